@@ -1,0 +1,36 @@
+// Until every room is there: what is not yet written says so. Strong definitions elsewhere take precedence.
+#include "kernels/cpu/ops_cpu.h"
+namespace jambalaya {
+#define MISSING(op, Args) \
+  __attribute__((weak)) void CpuOps::op(Context&, const Args&) { throw std::logic_error("cpu: " #op " is missing"); }
+MISSING(gemm, Gemm)
+MISSING(grouped_gemm, GroupedGemm)
+MISSING(embedding_forward, EmbeddingForward)
+MISSING(embedding_backward, EmbeddingBackward)
+MISSING(head_loss, HeadLoss)
+MISSING(rms_norm_forward, RmsNormForward)
+MISSING(rms_norm_backward, RmsNormBackward)
+MISSING(ssm_norms_forward, SsmNormsForward)
+MISSING(ssm_norms_backward, SsmNormsBackward)
+MISSING(conv_forward, ConvForward)
+MISSING(conv_backward, ConvBackward)
+MISSING(scan_forward, ScanForward)
+MISSING(scan_backward, ScanBackward)
+MISSING(rope, Rope)
+MISSING(attention_forward, AttentionForward)
+MISSING(attention_backward, AttentionBackward)
+MISSING(swiglu_forward, SwigluForward)
+MISSING(swiglu_backward, SwigluBackward)
+MISSING(router_forward, RouterForward)
+MISSING(router_backward, RouterBackward)
+MISSING(sort_by_expert, SortByExpert)
+MISSING(gather_rows, GatherRows)
+MISSING(gather_rows_backward, GatherRowsBackward)
+MISSING(combine_forward, CombineForward)
+MISSING(combine_backward, CombineBackward)
+MISSING(scale_copy, ScaleCopy)
+MISSING(add_bias, AddBias)
+MISSING(bias_backward, BiasBackward)
+MISSING(sum_squares, SumSquares)
+MISSING(adamw, AdamW)
+}  // namespace jambalaya

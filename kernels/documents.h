@@ -1,0 +1,35 @@
+// The one description of documents in a packed stream of tokens. Convolution, scan, attention, positions,
+// loss mask and FLOP counts all read it; nothing crosses a document border.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+namespace jambalaya {
+
+/// T packed tokens in `count` segments. A segment is a whole document, or the part of one that lies here:
+/// first_position[s] > 0 says that so many tokens of it came before (carried state, a cache, or a left neighbour).
+struct Documents {
+  int64_t tokens = 0;                       ///< T
+  int64_t count = 0;                        ///< segments S
+  const int32_t* offsets = nullptr;         ///< [S + 1] first token of each segment; offsets[S] = T
+  const int32_t* first_position = nullptr;  ///< [S] position of a segment's first token within its document
+  const int32_t* segment_of = nullptr;      ///< [T] segment of each token
+
+  /// Position of token t in its document (RoPE).
+  int64_t position(int64_t t) const { return first_position[segment_of[t]] + t - offsets[segment_of[t]]; }
+};
+
+/// Owns the arrays of a Documents value (host memory).
+class DocumentsBuffer {
+ public:
+  DocumentsBuffer() = default;
+  /// Segments of these lengths, each starting at its position (empty: all at 0). Lengths may be zero.
+  explicit DocumentsBuffer(const std::vector<int64_t>& lengths, const std::vector<int64_t>& first_positions = {});
+  void assign(const std::vector<int64_t>& lengths, const std::vector<int64_t>& first_positions = {});
+  Documents view() const;
+
+ private:
+  std::vector<int32_t> offsets_{0}, first_position_, segment_of_;
+};
+
+}  // namespace jambalaya

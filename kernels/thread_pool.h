@@ -1,0 +1,58 @@
+// Threads that live as long as the process. Work is cut into chunks by shape alone, never by thread count,
+// so that results do not depend on how many threads there are.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+namespace jambalaya {
+
+class ThreadPool {
+ public:
+  /// `threads` counts the caller. With pin = true, thread i runs on the i-th of `cores` (empty: all allowed cores).
+  explicit ThreadPool(int threads, bool pin = false, std::vector<int> cores = {});
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int size() const { return int(helpers_.size()) + 1; }
+
+  /// Calls f(chunk) once for every chunk in [0, chunks), in any order, on any thread, and waits for all.
+  /// Chunks are claimed one by one: a descheduled helper delays at most the chunk it holds. Not reentrant.
+  template <class F>
+  void run(int64_t chunks, F&& f) {
+    if (chunks <= 1 || helpers_.empty()) {
+      for (int64_t i = 0; i < chunks; i++) f(i);
+      return;
+    }
+    run_erased(chunks, [](void* p, int64_t i) { (*static_cast<std::remove_reference_t<F>*>(p))(i); },
+               const_cast<void*>(static_cast<const void*>(&f)));
+  }
+  /// f(begin, end) over [0, n) in chunks of `grain` elements.
+  template <class F>
+  void run_range(int64_t n, int64_t grain, F&& f) {
+    run((n + grain - 1) / grain, [&](int64_t c) { f(c * grain, n < (c + 1) * grain ? n : (c + 1) * grain); });
+  }
+
+ private:
+  using Work = void (*)(void*, int64_t);
+  void run_erased(int64_t chunks, Work work, void* argument);
+  void help(int index);
+  void claim();
+
+  std::vector<std::thread> helpers_;
+  std::vector<int> cores_;
+  bool pin_;
+  std::atomic<uint32_t> epoch_{0}, busy_{0};
+  std::atomic<int64_t> next_{0};
+  int64_t chunks_ = 0;
+  Work work_ = nullptr;
+  void* argument_ = nullptr;
+  std::atomic<bool> stop_{false};
+};
+
+/// Cores that this process may run on (its affinity mask).
+std::vector<int> allowed_cores();
+
+}  // namespace jambalaya
