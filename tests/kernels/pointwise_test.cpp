@@ -48,14 +48,30 @@ TEST(swiglu, forward_and_backward_match_reference) {
 TEST(swiglu, huge_gates_saturate_to_the_identity_and_to_zero) {
   for (const std::string& isa : isas_of_this_machine()) {
     Backend cpu(isa);
-    Owned gate_up(DType::f32, {1, 8}, {1e4, -1e4, 100, -100, 2, 2, 2, 2}), h(DType::f32, {1, 4}),
-        d(DType::f32, {1, 8});
-    Owned dh(DType::f32, {1, 4}, {1, 1, 1, 1});
-    cpu->swiglu_forward(cpu, {gate_up, h});
-    cpu->swiglu_backward(cpu, {dh, gate_up, d});
-    const Values want_h = {2e4, 0, 200, 0}, want_d = {2, 0, 2, 0, 1e4, 0, 100, 0};
-    for (size_t i = 0; i < 4; i++) EXPECT_NEAR(h.values()[i], want_h[i], 1e-30) << isa;
-    for (size_t i = 0; i < 8; i++) EXPECT_NEAR(d.values()[i], want_d[i], 1e-30) << isa;
+    for (DType act : kActs) {
+      Owned gate_up(act, {1, 8}, {1e4, -1e4, 128, -100, 2, 2, 2, 2}), h(act, {1, 4}), d(act, {1, 8});
+      Owned dh(act, {1, 4}, {1, 1, 1, 1});
+      cpu->swiglu_forward(cpu, {gate_up, h});
+      cpu->swiglu_backward(cpu, {dh, gate_up, d});
+      const double big = gate_up.values()[0];  // 1e4, or what bf16 makes of it
+      const Values want_h = {2 * big, 0, 256, 0}, want_d = {2, 0, 2, 0, big, 0, 128, 0};
+      for (size_t i = 0; i < 4; i++) EXPECT_NEAR(h.values()[i], want_h[i], 1e-30 + want_h[i] * 1e-6) << isa;
+      for (size_t i = 0; i < 8; i++) EXPECT_NEAR(d.values()[i], want_d[i], 1e-30 + want_d[i] * 1e-6) << isa;
+    }
+  }
+}
+
+TEST(swiglu, nan_and_infinite_gates_do_not_turn_into_numbers) {
+  for (const std::string& isa : isas_of_this_machine()) {
+    Backend cpu(isa);
+    for (DType act : kActs) {
+      Owned gate_up(act, {1, 4}, {NAN, INFINITY, 2, 2}), h(act, {1, 2}), d(act, {1, 4}),
+          dh(act, {1, 2}, {1, 1});
+      cpu->swiglu_forward(cpu, {gate_up, h});
+      cpu->swiglu_backward(cpu, {dh, gate_up, d});
+      for (double v : h.values()) EXPECT_FALSE(std::isfinite(v)) << isa << " " << name_of(act);
+      EXPECT_TRUE(std::isnan(d.values()[0]) && std::isnan(d.values()[2])) << isa << " " << name_of(act);
+    }
   }
 }
 
