@@ -1,26 +1,15 @@
 // What the scan's forward and backward kernels share: the functions of delta and of the gate, and how states,
 // decay rates and rows of B and C are laid out in scratch. Included only by scan*.simd.cpp.
 #pragma once
+#include "kernels/cpu/simd/logistic.h"
 #include "kernels/cpu/simd/scan.h"
-#include "kernels/cpu/simd/vec.h"
 
 namespace jambalaya::JAMBALAYA_NS {
 namespace {
 
-constexpr int64_t L = kLanes;
 /// States are padded to a multiple of this; padded ones decay by 1 and are never driven, so they stay 0.
 constexpr int64_t kStateBlock = kLanes / 2;
-constexpr float kLog2e = 1.44269504f, kLn2 = 0.693147181f;
-
-/// Element i of an array of activations A.
-template <class A>
-JAMBALAYA_INLINE const A* row(const void* p, int64_t i) {
-  return static_cast<const A*>(p) + i;
-}
-template <class A>
-JAMBALAYA_INLINE A* row(void* p, int64_t i) {
-  return static_cast<A*>(p) + i;
-}
+constexpr float kLn2 = 0.693147181f;
 
 JAMBALAYA_INLINE int64_t padded_states(int64_t n) {
   return (n + kStateBlock - 1) / kStateBlock * kStateBlock;
@@ -41,26 +30,6 @@ JAMBALAYA_INLINE Vec decay(Vec x) {
 #endif
 }
 
-/// e^x for x <= 0, relative error about 1e-7 (two-part reduction: exact also where x is large); NaN stays
-/// NaN.
-JAMBALAYA_INLINE Vec exp_negative(Vec x) {
-  x = max(set1(-87.0f), x);
-  Vec n = round(x * set1(kLog2e));
-  Vec r = fnma(n, set1(0.693359375f), x);
-  r = fnma(n, set1(-2.12194440e-4f), r);
-  Vec p = set1(1.3981999507e-3f);
-  p = fma(p, r, set1(8.3334519073e-3f));
-  p = fma(p, r, set1(4.1665795894e-2f));
-  p = fma(p, r, set1(1.6666665459e-1f));
-  p = fma(p, r, set1(5.0000001201e-1f));
-  p = fma(p, r * r, r) + set1(1.0f);
-#if defined(__AVX512F__)
-  return scale2(p, n);
-#else
-  return p * pow2(n);
-#endif
-}
-
 /// softplus(x) = max(x, 0) + log1p(w), w = e^-|x|, log1p(w) = 2 artanh(w / (2 + w)). Relatively accurate on
 /// both sides; from x = 17 on the sum rounds to x, so the reference's threshold at 20 needs no branch.
 JAMBALAYA_INLINE Vec softplus_of(Vec x, Vec w) {
@@ -72,16 +41,6 @@ JAMBALAYA_INLINE Vec softplus_of(Vec x, Vec w) {
   Vec twice = t + t;
   return max(zero(), x) + fma(p * q, twice, twice);
 }
-
-struct Logistic {
-  Vec value, complement;  // sigmoid(x) and 1 - sigmoid(x), neither by subtraction
-};
-JAMBALAYA_INLINE Logistic logistic_of(Vec x, Vec w) {
-  Vec large = set1(1.0f) / (set1(1.0f) + w), small = w * large;
-  Mask negative = less(x, zero());
-  return {select(negative, small, large), select(negative, large, small)};
-}
-JAMBALAYA_INLINE Vec exp_minus_abs(Vec x) { return exp_negative(zero() - abs(x)); }
 
 /// A log2(e) of a block of channels, [padded N][L], from a_log [E, N]; lanes and states beyond the ends hold
 /// 0.
