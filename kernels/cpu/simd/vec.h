@@ -161,7 +161,7 @@ JAMBALAYA_INLINE float maximum(Vec a) {
 // ---- the same text for both ----------------------------------------------------------------------------
 /// 2^x, relative error about 4e-7 (degree 5): the scan's decay. x below -150 gives 0.
 JAMBALAYA_INLINE Vec exp2_fast(Vec x) {
-  x = max(x, set1(-200));
+  x = max(set1(-200), x);  // in this order NaN stays NaN
   Vec n = round(x), r = x - n;
   Vec p = set1(1.3333558e-3f);
   p = fma(p, r, set1(9.6181291e-3f));
