@@ -6,19 +6,21 @@
 namespace jambalaya {
 namespace {
 
-/// Blocks in flight, each with scratch of its own: lane i works on the items i, i + kLanes, ... So scratch does not
-/// grow with the number of tokens.
+/// Blocks in flight, each with scratch of its own: lane i works on the items i, i + kLanes, ... So scratch
+/// does not grow with the number of tokens.
 constexpr int64_t kLanes = 128;
 /// A segment of at most so many tokens has its keys cut into pieces, so that one token against a long cache
 /// (decoding) keeps every thread busy.
 constexpr int64_t kFewTokens = 8, kPieceOfKeys = 512;
 
 struct Heads {
-  int64_t size, query, key;  ///< C, H, G
-  int64_t shared() const { return query / key; }                                    ///< query heads per key head
+  int64_t size, query, key;                       ///< C, H, G
+  int64_t shared() const { return query / key; }  ///< query heads per key head
   int64_t groups() const { return (shared() + kHeadsTogether - 1) / kHeadsTogether; }  ///< per key head
   int64_t together() const { return std::min(shared(), kHeadsTogether); }
-  int64_t per_group(int64_t group) const { return std::min(kHeadsTogether, shared() - group * kHeadsTogether); }
+  int64_t per_group(int64_t group) const {
+    return std::min(kHeadsTogether, shared() - group * kHeadsTogether);
+  }
 };
 
 /// Tokens [begin, end) of a segment, counted from the segment's first token.
@@ -41,7 +43,8 @@ struct Blocks {
   }
 };
 
-/// Calls f(item, scratch) for every item, the last first: blocks near the end of a document see the most keys.
+/// Calls f(item, scratch) for every item, the last first: blocks near the end of a document see the most
+/// keys.
 template <class F>
 void for_each_item(Context& ctx, int64_t items, int64_t head_size, F&& f) {
   const int64_t lanes = std::min(items, kLanes), floats = (attention_scratch(head_size) + 15) / 16 * 16;
@@ -54,14 +57,15 @@ void for_each_item(Context& ctx, int64_t items, int64_t head_size, F&& f) {
 bool is_act(const Tensor& t) { return t.dtype == DType::f32 || t.dtype == DType::bf16; }
 
 Heads check_heads(const Tensor& q, const Tensor& k, const Tensor& v, int64_t size, const Documents& docs) {
-  JAMBALAYA_CHECK(size > 0 && q.rank == 2 && k.rank == 2 && v.rank == 2 && is_act(q), "q ", q.describe(), ", k ",
-                  k.describe(), ", v ", v.describe(), ", head size ", size);
-  JAMBALAYA_CHECK(q.columns() % size == 0 && k.columns() % size == 0, "head size ", size, ", q ", q.describe(), ", k ",
-                  k.describe());
+  JAMBALAYA_CHECK(size > 0 && q.rank == 2 && k.rank == 2 && v.rank == 2 && is_act(q), "q ", q.describe(),
+                  ", k ", k.describe(), ", v ", v.describe(), ", head size ", size);
+  JAMBALAYA_CHECK(q.columns() % size == 0 && k.columns() % size == 0, "head size ", size, ", q ",
+                  q.describe(), ", k ", k.describe());
   JAMBALAYA_CHECK(k.shape == v.shape && k.dtype == q.dtype && v.dtype == q.dtype, "q ", q.describe(), ", k ",
                   k.describe(), ", v ", v.describe());
   Heads heads{size, q.columns() / size, k.columns() / size};
-  JAMBALAYA_CHECK(heads.key > 0 && heads.query % heads.key == 0, heads.query, " query heads, ", heads.key, " key heads");
+  JAMBALAYA_CHECK(heads.key > 0 && heads.query % heads.key == 0, heads.query, " query heads, ", heads.key,
+                  " key heads");
   JAMBALAYA_CHECK(q.rows() == docs.tokens, "q ", q.describe(), ", tokens ", docs.tokens);
   return heads;
 }
@@ -77,21 +81,25 @@ struct Forward {
         heads(check_heads(a.q, a.k, a.v, a.head_size, a.docs)),
         blocks(*ctx.scratch, a.docs, kQueryRows / heads.together()) {
     const Tensor& o = a.o;
-    JAMBALAYA_CHECK(o.rank == 2 && o.shape == a.q.shape && o.dtype == a.q.dtype, "o ", o.describe(), ", q ", a.q.describe());
+    JAMBALAYA_CHECK(o.rank == 2 && o.shape == a.q.shape && o.dtype == a.q.dtype, "o ", o.describe(), ", q ",
+                    a.q.describe());
     if (a.lse)
-      JAMBALAYA_CHECK(a.lse.dtype == DType::f32 && a.lse.rows() == heads.query && a.lse.columns() == o.rows(), "lse ",
-                      a.lse.describe());
+      JAMBALAYA_CHECK(a.lse.dtype == DType::f32 && a.lse.rows() == heads.query && a.lse.columns() == o.rows(),
+                      "lse ", a.lse.describe());
     if (a.key_begin)
       JAMBALAYA_CHECK(a.key_begin.dtype == DType::i64 && a.key_begin.numel() == a.docs.count, "key_begin ",
                       a.key_begin.describe());
     for (int64_t s = 0; s < a.docs.count; s++)
       if (a.docs.offsets[s + 1] > a.docs.offsets[s])
         JAMBALAYA_CHECK(first_key(s) >= 0 && first_key(s) + past(s) + length(s) <= a.k.rows(), "segment ", s,
-                        " looks at key rows [", first_key(s), ", ", first_key(s) + past(s) + length(s), ") of ", a.k.rows());
+                        " looks at key rows [", first_key(s), ", ", first_key(s) + past(s) + length(s),
+                        ") of ", a.k.rows());
   }
 
   int64_t length(int64_t s) const { return args.docs.offsets[s + 1] - args.docs.offsets[s]; }
-  int64_t first_key(int64_t s) const { return args.key_begin ? args.key_begin.ptr<int64_t>()[s] : args.docs.offsets[s]; }
+  int64_t first_key(int64_t s) const {
+    return args.key_begin ? args.key_begin.ptr<int64_t>()[s] : args.docs.offsets[s];
+  }
   /// Keys before the segment's first token. Without a cache a segment sees only its own rows.
   int64_t past(int64_t s) const { return args.key_begin ? args.docs.first_position[s] : 0; }
   int64_t keys(const Block& b) const { return past(b.segment) + b.end; }
@@ -180,8 +188,8 @@ void CpuOps::attention_forward(Context& ctx, const AttentionForward& args) {
     const Block& b = forward.blocks.data[item.block];
     AttentionBlock block = forward.at(b, item.key_head, item.group);
     (f32 ? simd_.attention.combine_f32 : simd_.attention.combine_bf16)(
-        {partial + item.partial, forward.pieces(b), block.tokens, block.heads, block.head_size, block.o, block.o_stride,
-         block.lse, block.lse_stride});
+        {partial + item.partial, forward.pieces(b), block.tokens, block.heads, block.head_size, block.o,
+         block.o_stride, block.lse, block.lse_stride});
   });
 }
 
@@ -192,14 +200,17 @@ struct Backward {
   Heads heads;
   float *lse2, *delta;  ///< [T, H]
 
-  Backward(Context& ctx, const AttentionBackward& a) : args(a), heads(check_heads(a.q, a.k, a.v, a.head_size, a.docs)) {
+  Backward(Context& ctx, const AttentionBackward& a)
+      : args(a), heads(check_heads(a.q, a.k, a.v, a.head_size, a.docs)) {
     for (const Tensor* t : {&a.d_out, &a.o, &a.dq})
-      JAMBALAYA_CHECK(t->rank == 2 && t->shape == a.q.shape && t->dtype == a.q.dtype, t->describe(), ", q ", a.q.describe());
+      JAMBALAYA_CHECK(t->rank == 2 && t->shape == a.q.shape && t->dtype == a.q.dtype, t->describe(), ", q ",
+                      a.q.describe());
     for (const Tensor* t : {&a.k, &a.dk, &a.dv})
-      JAMBALAYA_CHECK(t->rank == 2 && t->shape == a.k.shape && t->dtype == a.q.dtype && t->rows() == a.q.rows(),
-                      t->describe(), ", k ", a.k.describe());
-    JAMBALAYA_CHECK(a.lse.dtype == DType::f32 && a.lse.rows() == heads.query && a.lse.columns() == a.q.rows(), "lse ",
-                    a.lse.describe());
+      JAMBALAYA_CHECK(
+          t->rank == 2 && t->shape == a.k.shape && t->dtype == a.q.dtype && t->rows() == a.q.rows(),
+          t->describe(), ", k ", a.k.describe());
+    JAMBALAYA_CHECK(a.lse.dtype == DType::f32 && a.lse.rows() == heads.query && a.lse.columns() == a.q.rows(),
+                    "lse ", a.lse.describe());
     const int64_t tokens = a.docs.tokens;
     lse2 = ctx.scratch->array<float>(tokens * heads.query, "attention.lse2");
     delta = ctx.scratch->array<float>(tokens * heads.query, "attention.delta");
@@ -208,14 +219,16 @@ struct Backward {
   void row_stats(Context& ctx, void (*kernel)(const AttentionRowStats&)) const {
     ctx.pool->run_range(args.docs.tokens, 64, [&](int64_t begin, int64_t end) {
       kernel({args.d_out.address(begin * args.d_out.row_stride), args.o.address(begin * args.o.row_stride),
-              args.d_out.row_stride, args.o.row_stride, args.lse.ptr<float>() + begin, args.lse.row_stride, end - begin,
-              heads.query, heads.size, lse2 + begin * heads.query, delta + begin * heads.query});
+              args.d_out.row_stride, args.o.row_stride, args.lse.ptr<float>() + begin, args.lse.row_stride,
+              end - begin, heads.query, heads.size, lse2 + begin * heads.query, delta + begin * heads.query});
     });
   }
 
   AttentionKeyBlock keys(const Block& b, int64_t key_head, float* scratch) const {
     const int64_t token = args.docs.offsets[b.segment], head = key_head * heads.shared(), size = heads.size;
-    auto at = [&](const Tensor& t, int64_t column) { return t.address(token * t.row_stride + column * size); };
+    auto at = [&](const Tensor& t, int64_t column) {
+      return t.address(token * t.row_stride + column * size);
+    };
     return {.q = at(args.q, head),
             .k = at(args.k, key_head),
             .v = at(args.v, key_head),
@@ -274,7 +287,8 @@ void CpuOps::attention_backward(Context& ctx, const AttentionBackward& args) {
   const bool f32 = args.q.dtype == DType::f32;
   const AttentionKernels& kernels = simd_.attention;
   backward.row_stats(ctx, f32 ? kernels.row_stats_f32 : kernels.row_stats_bf16);
-  Blocks keys(*ctx.scratch, args.docs, kKeyTile), queries(*ctx.scratch, args.docs, kQueryRows / heads.together());
+  Blocks keys(*ctx.scratch, args.docs, kKeyTile),
+      queries(*ctx.scratch, args.docs, kQueryRows / heads.together());
   {
     ArenaScope tiles(*ctx.scratch);
     // Blocks of keys near the start of a document are seen by the most queries: count them from the end.
@@ -287,7 +301,8 @@ void CpuOps::attention_backward(Context& ctx, const AttentionBackward& args) {
   const int64_t per_block = heads.key * heads.groups();
   for_each_item(ctx, queries.count * per_block, heads.size, [&](int64_t i, float* scratch) {
     int64_t rest = i % per_block;
-    auto block = backward.queries(queries.data[i / per_block], rest / heads.groups(), rest % heads.groups(), scratch);
+    auto block =
+        backward.queries(queries.data[i / per_block], rest / heads.groups(), rest % heads.groups(), scratch);
     (f32 ? kernels.backward_queries_f32 : kernels.backward_queries_bf16)(block);
   });
 }

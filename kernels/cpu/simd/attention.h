@@ -1,8 +1,8 @@
 // Vector kernels of the room attention: one table of function pointers per instruction set.
 //
-// A block of queries is `tokens` neighbouring tokens of one segment times `heads` query heads that share a key
-// head; its rows are ordered by token, then head. Pointers to activations are to f32 or bf16 as the function says;
-// strides are in elements.
+// A block of queries is `tokens` neighbouring tokens of one segment times `heads` query heads that share a
+// key head; its rows are ordered by token, then head. Pointers to activations are to f32 or bf16 as the
+// function says; strides are in elements.
 #pragma once
 #include <cstdint>
 
@@ -25,14 +25,15 @@ struct AttentionBlock {
   int64_t q_stride, k_stride, v_stride;
   int64_t tokens, heads, head_size;
   int64_t first_position;  ///< token i sees the keys [0, first_position + i]
-  int64_t key_begin, key_end;  ///< of these, the range that this call looks at; key_begin is a multiple of kKeyTile
+  int64_t key_begin,
+      key_end;  ///< of these, the range that this call looks at; key_begin is a multiple of kKeyTile
   float scale;
   void* o;  ///< at the block's first token and head
   int64_t o_stride;
-  float* lse;  ///< optional, at the block's first token and head
+  float* lse;          ///< optional, at the block's first token and head
   int64_t lse_stride;  ///< from head to head
-  float* partial;  ///< when given: o and lse are not written, but per row the largest score (in units of ln 2),
-                   ///< the sum of exponentials and the sum of values: [tokens * heads, 2 + head_size]
+  float* partial;  ///< when given: o and lse are not written, but per row the largest score (in units of ln
+                   ///< 2), the sum of exponentials and the sum of values: [tokens * heads, 2 + head_size]
   float* scratch;
 };
 
@@ -58,11 +59,12 @@ struct AttentionRowStats {
 
 /// Gradients of one block of keys over all the queries that see it.
 struct AttentionKeyBlock {
-  const void *q, *k, *v, *d_out;  ///< at the segment's first token; q and d_out at the key head's first query head
+  const void *q, *k, *v,
+      *d_out;  ///< at the segment's first token; q and d_out at the key head's first query head
   int64_t q_stride, k_stride, v_stride, d_out_stride;
   const float *lse2, *delta;  ///< [T, H], at the segment's first token and the first query head
   int64_t stats_stride;
-  int64_t tokens;  ///< of the segment
+  int64_t tokens;            ///< of the segment
   int64_t heads, head_size;  ///< all query heads of the key head
   int64_t key_begin, key_end;
   float scale;
@@ -74,7 +76,7 @@ struct AttentionKeyBlock {
 /// Gradient of one block of queries.
 struct AttentionQueryBlock {
   const void *q, *d_out;  ///< at the block's first token and head
-  const void *k, *v;  ///< at the segment's first token
+  const void *k, *v;      ///< at the segment's first token
   int64_t q_stride, k_stride, v_stride, d_out_stride;
   const float *lse2, *delta;  ///< at the block's first token and head
   int64_t stats_stride;
@@ -86,7 +88,8 @@ struct AttentionQueryBlock {
   float* scratch;
 };
 
-/// One token's heads rotated in place: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin), halves head_size / 2 apart.
+/// One token's heads rotated in place: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin), halves head_size / 2
+/// apart.
 struct RopeRow {
   void* x;
   int64_t heads, head_size;

@@ -1,5 +1,5 @@
-// Attention forward: an online softmax over tiles of keys (FlashAttention, Dao et al. 2022). The exponentials are
-// powers of two: scores are scaled by scale / ln 2.
+// Attention forward: an online softmax over tiles of keys (FlashAttention, Dao et al. 2022). The exponentials
+// are powers of two: scores are scaled by scale / ln 2.
 #include "kernels/cpu/simd/attention.h"
 
 #include "kernels/cpu/simd/tile.h"
@@ -17,11 +17,13 @@ void attention_backward_queries_bf16(const AttentionQueryBlock&);
 namespace {
 
 constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
-constexpr float kLowest = -3.0e38f;  // finite, so that lowest - lowest is 0 for rows that have seen no key yet
+constexpr float kLowest =
+    -3.0e38f;  // finite, so that lowest - lowest is 0 for rows that have seen no key yet
 constexpr int kTileVectors = kKeyTile / kLanes;
 
 /// The running softmax of a block of queries, and its operands, in scratch.
-template <class E> struct State {
+template <class E>
+struct State {
   E* q;            ///< [rows, width]: scores' operand a
   float* k;        ///< a tile's keys, transposed panels
   float* v;        ///< a tile's values, panels
@@ -51,7 +53,8 @@ template <class E> struct State {
 
 /// Scores of one row to probabilities relative to the row's largest score so far; `seen` keys count.
 template <class E, bool kWhole>
-JAMBALAYA_INLINE void softmax_row(float* scores, int64_t seen, float scale2, float* largest, float* factor, float* sum) {
+JAMBALAYA_INLINE void softmax_row(float* scores, int64_t seen, float scale2, float* largest, float* factor,
+                                  float* sum) {
   Vec s[kTileVectors], top = set1(*largest);
 #pragma GCC unroll 8
   for (int j = 0; j < kTileVectors; j++) {
@@ -76,7 +79,8 @@ JAMBALAYA_INLINE void softmax_row(float* scores, int64_t seen, float scale2, flo
 
 /// Rows [row, rows) meet the keys [key, key + keys).
 template <class Act>
-void meet_tile(const AttentionBlock& block, State<Operand<Act>>& state, int64_t key, int64_t keys, int64_t row) {
+void meet_tile(const AttentionBlock& block, State<Operand<Act>>& state, int64_t key, int64_t keys,
+               int64_t row) {
   using E = Operand<Act>;
   const int64_t rows = block.tokens * block.heads, left = rows - row;
   const int64_t k_units = units<E>(block.head_size), q_units = state.width / UnitOf<E>::elements;
@@ -91,11 +95,13 @@ void meet_tile(const AttentionBlock& block, State<Operand<Act>>& state, int64_t 
   for (int64_t i = row; i < rows; i++) {
     int64_t seen = min_i(keys, block.first_position + i / block.heads + 1 - key);
     float *s = state.scores + i * kKeyTile, *sum = state.sum + i * kLanes;
-    if (seen == kKeyTile) softmax_row<E, true>(s, seen, scale2, state.largest + i, state.factor + i, sum);
-    else softmax_row<E, false>(s, seen, scale2, state.largest + i, state.factor + i, sum);
+    if (seen == kKeyTile)
+      softmax_row<E, true>(s, seen, scale2, state.largest + i, state.factor + i, sum);
+    else
+      softmax_row<E, false>(s, seen, scale2, state.largest + i, state.factor + i, sum);
   }
-  product<E, Into::rescale>(scores, kKeyTile, state.v, units<E>(keys), state.o + row * state.width, state.width, left,
-                            vectors(block.head_size), state.factor + row);
+  product<E, Into::rescale>(scores, kKeyTile, state.v, units<E>(keys), state.o + row * state.width,
+                            state.width, left, vectors(block.head_size), state.factor + row);
 }
 
 template <class Act>

@@ -1,7 +1,7 @@
-// Attention backward, with the probabilities P recomputed from the saved logsumexp. With delta = <dO, O> per query:
-// dP = dO V^T;  dS = P (dP - delta);  dV = P^T dO;  dK = scale dS^T Q;  dQ = scale dS K.
-// Two passes, each with one owner per result and so without sums between threads: over blocks of keys (dK, dV)
-// and over blocks of queries (dQ).
+// Attention backward, with the probabilities P recomputed from the saved logsumexp. With delta = <dO, O> per
+// query: dP = dO V^T;  dS = P (dP - delta);  dV = P^T dO;  dK = scale dS^T Q;  dQ = scale dS K. Two passes,
+// each with one owner per result and so without sums between threads: over blocks of keys (dK, dV) and over
+// blocks of queries (dQ).
 #include "kernels/cpu/simd/attention.h"
 #include "kernels/cpu/simd/tile.h"
 
@@ -25,8 +25,8 @@ void row_stats(const AttentionRowStats& s) {
 }
 
 template <class Act>
-void store_rows(void* to, int64_t stride, int64_t heads, const float* from, int64_t from_stride, int64_t rows, int64_t n,
-                float factor) {
+void store_rows(void* to, int64_t stride, int64_t heads, const float* from, int64_t from_stride, int64_t rows,
+                int64_t n, float factor) {
   for (int64_t i = 0; i < rows; i++) {
     Act* row = static_cast<Act*>(to) + i / heads * stride + i % heads * n;
     for (int64_t c = 0; c < n; c += kLanes)
@@ -51,12 +51,13 @@ struct Cut {
 // ---- dK and dV -----------------------------------------------------------------------------------------
 
 /// A block of keys (the rows here) and the queries that it meets (the columns), in scratch.
-template <class E> struct Keys {
-  E *k, *v;           ///< [kKeyTile, width]: operands a
-  float *q_t, *g_t;   ///< queries and dO, transposed panels
-  float *q, *g;       ///< the same, panels
-  float *p, *ds;      ///< [kKeyTile, kQueryRowsBackward]: scores and dP, turned in place into P^T and dS^T
-  float *dk, *dv;     ///< [kKeyTile, width]
+template <class E>
+struct Keys {
+  E *k, *v;          ///< [kKeyTile, width]: operands a
+  float *q_t, *g_t;  ///< queries and dO, transposed panels
+  float *q, *g;      ///< the same, panels
+  float *p, *ds;     ///< [kKeyTile, kQueryRowsBackward]: scores and dP, turned in place into P^T and dS^T
+  float *dk, *dv;    ///< [kKeyTile, width]
   float *lse2, *delta, *position;  ///< [kQueryRowsBackward]; position counts from the block's first key
   int64_t width;
 
@@ -66,7 +67,8 @@ template <class E> struct Keys {
     q_t = cut.take(tile), g_t = cut.take(tile), q = cut.take(tile), g = cut.take(tile);
     p = cut.take(square), ds = cut.take(square);
     dk = cut.take(tile), dv = cut.take(tile);
-    lse2 = cut.take(kQueryRowsBackward), delta = cut.take(kQueryRowsBackward), position = cut.take(kQueryRowsBackward);
+    lse2 = cut.take(kQueryRowsBackward), delta = cut.take(kQueryRowsBackward),
+    position = cut.take(kQueryRowsBackward);
     k = reinterpret_cast<E*>(cut.take(tile));
     v = reinterpret_cast<E*>(cut.take(tile));
     clear(dk, tile);
@@ -91,8 +93,8 @@ void gradient_of_scores(const Keys<E>& s, int64_t keys, int64_t rows, float scal
 
 /// Adds what the tokens [token, token + tokens) of `heads` query heads from `head` on give.
 template <class Act>
-void meet_queries(const AttentionKeyBlock& b, const Keys<Operand<Act>>& s, int64_t token, int64_t tokens, int64_t head,
-                  int64_t heads) {
+void meet_queries(const AttentionKeyBlock& b, const Keys<Operand<Act>>& s, int64_t token, int64_t tokens,
+                  int64_t head, int64_t heads) {
   using E = Operand<Act>;
   const int64_t size = b.head_size, rows = tokens * heads, keys = b.key_end - b.key_begin;
   for (int64_t i = 0; i < kQueryRowsBackward; i++) {
@@ -102,7 +104,8 @@ void meet_queries(const AttentionKeyBlock& b, const Keys<Operand<Act>>& s, int64
     s.position[i] = float(token + i / heads - b.key_begin);
   }
   Rows<Act> q{static_cast<const Act*>(b.q) + token * b.q_stride + head * size, b.q_stride, heads, size};
-  Rows<Act> g{static_cast<const Act*>(b.d_out) + token * b.d_out_stride + head * size, b.d_out_stride, heads, size};
+  Rows<Act> g{static_cast<const Act*>(b.d_out) + token * b.d_out_stride + head * size, b.d_out_stride, heads,
+              size};
   pack_transposed<E>(q, rows, s.q_t);
   pack_transposed<E>(g, rows, s.g_t);
   pack_panels<E>(q, rows, s.q);
@@ -137,7 +140,8 @@ void backward_keys(const AttentionKeyBlock& b) {
 // ---- dQ ------------------------------------------------------------------------------------------------
 
 /// A block of queries (the rows) and the tile of keys that it meets (the columns), in scratch.
-template <class E> struct Queries {
+template <class E>
+struct Queries {
   E *q, *g;          ///< [rows, width]: queries and dO, operands a
   float *k_t, *v_t;  ///< a tile's keys and values, transposed panels
   float* k;          ///< a tile's keys, panels
@@ -157,7 +161,8 @@ template <class E> struct Queries {
 };
 
 template <class Act>
-void meet_keys(const AttentionQueryBlock& b, const Queries<Operand<Act>>& x, int64_t key, int64_t keys, int64_t row) {
+void meet_keys(const AttentionQueryBlock& b, const Queries<Operand<Act>>& x, int64_t key, int64_t keys,
+               int64_t row) {
   using E = Operand<Act>;
   const int64_t size = b.head_size, left = b.tokens * b.heads - row;
   const int64_t a_stride = x.width / UnitOf<E>::elements, k_units = units<E>(size);

@@ -1,8 +1,9 @@
 // Small matrix products on packed operands, for attention. Included only by *.simd.cpp files (see vec.h).
 //
-// c[m, n] = a[m, k] b[k, n]. Both operands are read in units of 4 bytes along k: one float, or, where the CPU has
-// VDPBF16PS, a pair of neighbouring bf16. a is row-major; b lies in panels of kLanes columns:
-// b[panel][unit of k][lane]. So one loop serves both: broadcast a unit of a, multiply by a vector of units of b.
+// c[m, n] = a[m, k] b[k, n]. Both operands are read in units of 4 bytes along k: one float, or, where the CPU
+// has VDPBF16PS, a pair of neighbouring bf16. a is row-major; b lies in panels of kLanes columns:
+// b[panel][unit of k][lane]. So one loop serves both: broadcast a unit of a, multiply by a vector of units of
+// b.
 #pragma once
 #include "kernels/cpu/simd/vec.h"
 
@@ -10,21 +11,39 @@ namespace jambalaya::JAMBALAYA_NS {
 namespace {
 
 /// The element type in which operands of an activation dtype are packed.
-template <class Act> struct OperandOf { using Type = float; };
+template <class Act>
+struct OperandOf {
+  using Type = float;
+};
 #if defined(__AVX512BF16__)
-template <> struct OperandOf<bf16> { using Type = bf16; };
+template <>
+struct OperandOf<bf16> {
+  using Type = bf16;
+};
 #endif
-template <class Act> using Operand = typename OperandOf<Act>::Type;
+template <class Act>
+using Operand = typename OperandOf<Act>::Type;
 
-template <class E> struct UnitOf;
-template <> struct UnitOf<float> { static constexpr int64_t elements = 1; };
-template <> struct UnitOf<bf16> { static constexpr int64_t elements = 2; };
+template <class E>
+struct UnitOf;
+template <>
+struct UnitOf<float> {
+  static constexpr int64_t elements = 1;
+};
+template <>
+struct UnitOf<bf16> {
+  static constexpr int64_t elements = 2;
+};
 /// Units that n elements along k fill.
-template <class E> JAMBALAYA_INLINE int64_t units(int64_t n) { return (n + UnitOf<E>::elements - 1) / UnitOf<E>::elements; }
+template <class E>
+JAMBALAYA_INLINE int64_t units(int64_t n) {
+  return (n + UnitOf<E>::elements - 1) / UnitOf<E>::elements;
+}
 JAMBALAYA_INLINE int64_t vectors(int64_t n) { return (n + kLanes - 1) / kLanes; }
 
 /// Says in which elements k is packed.
-template <class E> struct As {};
+template <class E>
+struct As {};
 
 /// acc + a b in every lane, over one unit of k.
 JAMBALAYA_INLINE Vec multiply_add(Vec a, Vec b, Vec acc, As<float>) { return fma(a, b, acc); }
@@ -42,8 +61,8 @@ enum class Into {
 };
 
 template <class E, Into into, int kRows, int kVectors>
-JAMBALAYA_INLINE void product_block(const float* a, int64_t a_stride, const float* b, int64_t k, float* c, int64_t c_stride,
-                                    const float* factor) {
+JAMBALAYA_INLINE void product_block(const float* a, int64_t a_stride, const float* b, int64_t k, float* c,
+                                    int64_t c_stride, const float* factor) {
   Vec acc[kRows][kVectors];
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; i++)
@@ -79,8 +98,9 @@ constexpr int kBlockRows = 6;  // 12 of 16
 
 /// Blocks of kRows rows from row i on, while they fit; returns the first row left.
 template <class E, Into into, int kRows, int kVectors>
-JAMBALAYA_INLINE int64_t product_blocks(int64_t i, int64_t rows, const float* a, int64_t a_stride, const float* b,
-                                        int64_t k, float* c, int64_t c_stride, const float* factor) {
+JAMBALAYA_INLINE int64_t product_blocks(int64_t i, int64_t rows, const float* a, int64_t a_stride,
+                                        const float* b, int64_t k, float* c, int64_t c_stride,
+                                        const float* factor) {
   for (; i + kRows <= rows; i += kRows)
     product_block<E, into, kRows, kVectors>(a + i * a_stride, a_stride, b, k, c + i * c_stride, c_stride,
                                             into == Into::rescale ? factor + i : nullptr);
@@ -95,16 +115,18 @@ JAMBALAYA_INLINE void product_panels(const float* a, int64_t a_stride, const flo
   product_blocks<E, into, 1, kVectors>(i, rows, a, a_stride, b, k, c, c_stride, factor);
 }
 
-/// a [rows, k units] with rows a_stride units apart, b in `panels` panels of k units, c [rows, panels * kLanes].
-/// Each element of c is summed in the order of k whatever `rows` is.
+/// a [rows, k units] with rows a_stride units apart, b in `panels` panels of k units, c [rows, panels *
+/// kLanes]. Each element of c is summed in the order of k whatever `rows` is.
 template <class E, Into into>
-[[gnu::noinline]] void product(const void* a_units, int64_t a_stride, const float* b, int64_t k, float* c, int64_t c_stride,
-                               int64_t rows, int64_t panels, const float* factor = nullptr) {
+[[gnu::noinline]] void product(const void* a_units, int64_t a_stride, const float* b, int64_t k, float* c,
+                               int64_t c_stride, int64_t rows, int64_t panels,
+                               const float* factor = nullptr) {
   const float* a = static_cast<const float*>(a_units);
   int64_t j = 0;
   for (; j + 2 <= panels; j += 2)
     product_panels<E, into, 2>(a, a_stride, b + j * k * kLanes, k, c + j * kLanes, c_stride, rows, factor);
-  if (j < panels) product_panels<E, into, 1>(a, a_stride, b + j * k * kLanes, k, c + j * kLanes, c_stride, rows, factor);
+  if (j < panels)
+    product_panels<E, into, 1>(a, a_stride, b + j * k * kLanes, k, c + j * kLanes, c_stride, rows, factor);
 }
 
 // ---- packing -------------------------------------------------------------------------------------------
@@ -129,7 +151,8 @@ JAMBALAYA_INLINE void transpose(Vec r[16]) {
 #pragma GCC unroll 16
   for (int i = 0; i < 4; i++) {
     __m512 a = _mm512_shuffle_f32x4(s[i], s[4 + i], 0x88), b = _mm512_shuffle_f32x4(s[i], s[4 + i], 0xdd);
-    __m512 c = _mm512_shuffle_f32x4(s[8 + i], s[12 + i], 0x88), d = _mm512_shuffle_f32x4(s[8 + i], s[12 + i], 0xdd);
+    __m512 c = _mm512_shuffle_f32x4(s[8 + i], s[12 + i], 0x88),
+           d = _mm512_shuffle_f32x4(s[8 + i], s[12 + i], 0xdd);
     r[i].v = _mm512_shuffle_f32x4(a, c, 0x88);
     r[8 + i].v = _mm512_shuffle_f32x4(a, c, 0xdd);
     r[4 + i].v = _mm512_shuffle_f32x4(b, d, 0x88);
@@ -141,8 +164,10 @@ JAMBALAYA_INLINE void transpose(Vec r[8]) {
   __m256 s[8];
 #pragma GCC unroll 8
   for (int i = 0; i < 2; i++) {
-    __m256 a = _mm256_unpacklo_ps(r[4 * i].v, r[4 * i + 1].v), b = _mm256_unpackhi_ps(r[4 * i].v, r[4 * i + 1].v);
-    __m256 c = _mm256_unpacklo_ps(r[4 * i + 2].v, r[4 * i + 3].v), d = _mm256_unpackhi_ps(r[4 * i + 2].v, r[4 * i + 3].v);
+    __m256 a = _mm256_unpacklo_ps(r[4 * i].v, r[4 * i + 1].v),
+           b = _mm256_unpackhi_ps(r[4 * i].v, r[4 * i + 1].v);
+    __m256 c = _mm256_unpacklo_ps(r[4 * i + 2].v, r[4 * i + 3].v),
+           d = _mm256_unpackhi_ps(r[4 * i + 2].v, r[4 * i + 3].v);
     s[4 * i] = _mm256_shuffle_ps(a, c, 0x44);
     s[4 * i + 1] = _mm256_shuffle_ps(a, c, 0xee);
     s[4 * i + 2] = _mm256_shuffle_ps(b, d, 0x44);
@@ -157,16 +182,22 @@ JAMBALAYA_INLINE void transpose(Vec r[8]) {
 #endif
 
 /// kLanes units from `n` elements (fewer are followed by zeros).
-JAMBALAYA_INLINE Vec load_units(const float* p, int64_t n, As<float>) { return n >= kLanes ? load(p) : load(p, n); }
-JAMBALAYA_INLINE Vec load_units(const bf16* p, int64_t n, As<float>) { return n >= kLanes ? load(p) : load(p, n); }
+JAMBALAYA_INLINE Vec load_units(const float* p, int64_t n, As<float>) {
+  return n >= kLanes ? load(p) : load(p, n);
+}
+JAMBALAYA_INLINE Vec load_units(const bf16* p, int64_t n, As<float>) {
+  return n >= kLanes ? load(p) : load(p, n);
+}
 #if defined(__AVX512BF16__)
 JAMBALAYA_INLINE Vec load_units(const bf16* p, int64_t n, As<bf16>) {
   if (n >= 32) return {_mm512_loadu_ps(p)};
   return {_mm512_castsi512_ps(_mm512_maskz_loadu_epi16(n <= 0 ? 0 : (uint32_t(1) << n) - 1, p))};
 }
 #endif
-/// Where the rows of an operand lie in memory: row i of `inner` heads per token is token i / inner, head i % inner.
-template <class Act> struct Rows {
+/// Where the rows of an operand lie in memory: row i of `inner` heads per token is token i / inner, head i %
+/// inner.
+template <class Act>
+struct Rows {
   const Act* data;
   int64_t stride;     ///< elements from token to token
   int64_t inner;      ///< heads per token
@@ -186,8 +217,10 @@ template <class Act, class E>
     for (int64_t c = 0; c < from.head_size; c += width) {
       int64_t left = from.head_size - c;
       Vec x = load_units(row + c, left, As<E>{});
-      if (left >= width) store(units_of_row, x);
-      else store(units_of_row, x, units<E>(left));
+      if (left >= width)
+        store(units_of_row, x);
+      else
+        store(units_of_row, x, units<E>(left));
       units_of_row += kLanes;
     }
   }
@@ -223,8 +256,12 @@ template <class E, class Act>
   }
 }
 
-JAMBALAYA_INLINE Vec join_rows(const float* row, const float*, int64_t n) { return n >= kLanes ? load(row) : load(row, n); }
-JAMBALAYA_INLINE Vec join_rows(const bf16* row, const float*, int64_t n) { return n >= kLanes ? load(row) : load(row, n); }
+JAMBALAYA_INLINE Vec join_rows(const float* row, const float*, int64_t n) {
+  return n >= kLanes ? load(row) : load(row, n);
+}
+JAMBALAYA_INLINE Vec join_rows(const bf16* row, const float*, int64_t n) {
+  return n >= kLanes ? load(row) : load(row, n);
+}
 #if defined(__AVX512BF16__)
 JAMBALAYA_INLINE Vec join_rows(const bf16* even, const bf16* odd, int64_t n) {
   __mmask16 m = first(n).m;
@@ -245,8 +282,8 @@ template <class E, class Act>
     if constexpr (group == 2)
       if (u * 2 + 1 < rows) next = from.row(u * 2 + 1);
     for (int64_t p = 0; p < panels; p++)
-      store(to + (p * k + u) * kLanes, join_rows(row + p * kLanes, next ? next + p * kLanes : nullptr,
-                                                 from.head_size - p * kLanes));
+      store(to + (p * k + u) * kLanes,
+            join_rows(row + p * kLanes, next ? next + p * kLanes : nullptr, from.head_size - p * kLanes));
   }
 }
 
