@@ -24,7 +24,6 @@ struct Placement {
 
 enum class Init : uint8_t { normal, normal_scaled, zeros, ones, a_log, dt_weight, dt_bias, conv };
 
-/// A tensor of ours under the names that Hugging Face files use: rows [begin, end) of dimension `dim`.
 struct ParameterRow {
   std::string name;            ///< "layers.3.mamba.in_proj.weight"
   std::vector<int64_t> shape;  ///< global
@@ -68,9 +67,10 @@ class Parameters {
   int64_t offset(int row) const { return offsets_[size_t(row)]; }
   Tensor flat_master() const;
   Tensor flat_gradient() const;
+  Tensor flat_compute() const;  ///< bf16, empty in fp32
 
   /// Starts every tensor from (seed, name, global element index): the same values under every layout.
-  void initialize(uint64_t seed);
+  void initialize(uint64_t seed, ThreadPool* pool = nullptr);
   /// Rewrites compute copies from the masters (after loading).
   void refresh_compute(Context& ctx);
   void zero_gradients(Context& ctx);
@@ -81,7 +81,7 @@ class Parameters {
   ModelConfig config_;
   Precision precision_;
   std::vector<ParameterRow> table_;
-  std::vector<int64_t> offsets_, compute_offsets_;
+  std::vector<int64_t> offsets_;
   int64_t flat_size_ = 0;
   std::unique_ptr<Arena> parameter_arena_, gradient_arena_;
   Tensor flat_master_, flat_gradient_, flat_compute_;
