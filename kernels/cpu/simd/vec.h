@@ -10,7 +10,9 @@
 #include <cstdint>
 
 namespace jambalaya {
-struct bf16;  // layout known to callers; here its bits are moved through uint16_t
+struct bf16 {  // as in kernels/tensor.h, which this file must not include; pointer arithmetic needs its size
+  uint16_t bits;
+};
 namespace JAMBALAYA_NS {
 namespace {
 
