@@ -96,6 +96,8 @@ class Shard {
   const std::string& path() const { return path_; }
   const ShardInfo& info() const { return info_; }
   const std::string& tokenizer_json() const { return tokenizer_json_; }
+  /// XXH3-128 of everything after the seal.
+  const std::string& content_hash() const { return file_hash_; }
   uint64_t tokens() const { return info_.tokens; }
   uint64_t documents() const { return info_.documents; }
   uint64_t document_begin(uint64_t d) const { return d == 0 ? 0 : doc_end_[d - 1]; }

@@ -8,14 +8,24 @@
 
 #include "data/byte_source.h"
 #include "data/separator.h"
-#include "data/utf8_check.h"
+#include "data/utf8.h"
 #include "kernels/error.h"
 
 namespace jambalaya {
 
 namespace {
 
-constexpr std::string_view byte_order_mark = "\xEF\xBB\xBF", replacement = "\xEF\xBF\xBD";
+constexpr std::string_view byte_order_mark = "\xEF\xBB\xBF";
+
+/// Bytes at the end of `text` that may be the beginning of a character.
+size_t begun_character(std::string_view text) {
+  for (size_t n = 1; n <= 3 && n <= text.size(); n++) {
+    const uint8_t byte = uint8_t(text[text.size() - n]);
+    if (byte >= 0xC0) return (byte < 0xE0 ? 2u : byte < 0xF0 ? 3u : 4u) > n ? n : 0;
+    if (byte < 0x80) return 0;
+  }
+  return 0;
+}
 
 /// Valid UTF-8 out of bytes: never ends inside a character.
 class Utf8Stream {
@@ -30,42 +40,32 @@ class Utf8Stream {
     ended_ = n == 0;
     rest_.append(block_.data(), n);
     bytes_ += int64_t(n);
-    const size_t taken = take(text);
-    rest_.erase(0, taken);
-    return !ended_ || taken > 0;
+    // A byte-order mark may come in pieces: wait until it can be told from text.
+    if (!begun_ && rest_.size() < byte_order_mark.size() && !ended_) return true;
+    if (!begun_ && rest_.starts_with(byte_order_mark)) drop(byte_order_mark.size());
+    begun_ = true;
+    const std::string_view whole =
+        std::string_view(rest_).substr(0, rest_.size() - (ended_ ? 0 : begun_character(rest_)));
+    const size_t bad = find_invalid_utf8(whole);
+    if (bad != std::string_view::npos && policy_ == InvalidUtf8::reject) fail(bad);
+    text += bad == std::string_view::npos ? whole : std::string_view(replace_invalid_utf8(whole));
+    drop(whole.size());
+    return !ended_;
   }
   int64_t bytes() const { return bytes_; }
 
  private:
-  size_t take(std::string& text) {
-    std::string_view rest = rest_;
-    size_t at = 0;
-    if (!begun_) {
-      // A mark may come in pieces: wait until it can be told from text.
-      if (rest.size() < byte_order_mark.size() && !ended_) return 0;
-      if (rest.starts_with(byte_order_mark)) at = byte_order_mark.size();
-      begun_ = true;
-    }
-    for (;;) {
-      const size_t valid = valid_utf8_prefix(rest.substr(at));
-      text.append(rest, at, valid);
-      lines_ += std::count(rest.begin() + ptrdiff_t(at), rest.begin() + ptrdiff_t(at + valid), '\n');
-      at += valid;
-      if (at == rest.size()) break;
-      size_t bad = invalid_utf8_length(rest.substr(at));
-      if (bad == 0 && !ended_) break;  // the character may go on in the next block
-      if (policy_ == InvalidUtf8::reject) fail(at);
-      text += replacement;
-      at += bad == 0 ? rest.size() - at : bad;
-    }
-    consumed_ += int64_t(at);
-    return at;
+  void drop(size_t n) {
+    lines_ += std::count(rest_.begin(), rest_.begin() + ptrdiff_t(n), '\n');
+    consumed_ += int64_t(n);
+    rest_.erase(0, n);
   }
 
   [[noreturn]] void fail(size_t at) {
     static constexpr char digits[] = "0123456789abcdef";
     const uint8_t byte = uint8_t(rest_[at]);
-    throw Error(Exit::bad_input, cat(path_, ":", lines_ + 1, ": byte ", consumed_ + int64_t(at), " (0x",
+    const int64_t line = lines_ + 1 + std::count(rest_.begin(), rest_.begin() + ptrdiff_t(at), '\n');
+    throw Error(Exit::bad_input, cat(path_, ":", line, ": byte ", consumed_ + int64_t(at), " (0x",
                                      digits[byte >> 4], digits[byte & 15],
                                      ") is not valid UTF-8; convert the file, or ask for invalid bytes "
                                      "to be replaced"));

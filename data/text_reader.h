@@ -5,12 +5,9 @@
 #include <memory>
 #include <string>
 
-namespace jambalaya {
+#include "data/utf8.h"
 
-enum class InvalidUtf8 : uint8_t {
-  reject,   ///< Error(bad_input) with file, byte offset and line
-  replace,  ///< U+FFFD for each maximal invalid part, as browsers and Python's errors="replace" do
-};
+namespace jambalaya {
 
 struct TextOptions {
   std::string field = "text";  ///< of a .jsonl line's object
