@@ -88,7 +88,7 @@ TEST(dataset, more_files_never_move_a_document_to_the_other_split) {
   TemporaryFolder folder;
   const std::string a = write_json_lines(folder, "a.jsonl", random_texts(500, 60, 1));
   const std::string b = write_json_lines(folder, "b.jsonl", random_texts(500, 60, 2));
-  const EncodeOptions options{.held_out_share = 0.2};
+  const StoreOptions options{.held_out_share = 0.2};
   encode_dataset({a}, folder.path("one"), byte_tokenizer(), encode_bytes, options, 1);
   encode_dataset({b, a}, folder.path("two"), byte_tokenizer(), encode_bytes, options, 1);
   const Dataset one(folder.path("one")), two(folder.path("two"));
@@ -177,7 +177,7 @@ TEST(dataset, a_store_is_overwritten_only_on_demand) {
 TEST(dataset, wrong_options_are_refused) {
   TemporaryFolder folder;
   const std::string file = write_json_lines(folder, "a.jsonl", random_texts(20, 50, 1));
-  auto refused = [&](const std::vector<std::string>& files, const EncodeOptions& options) {
+  auto refused = [&](const std::vector<std::string>& files, const StoreOptions& options) {
     EXPECT_THROW(encode_dataset(files, folder.path("store"), byte_tokenizer(), encode_bytes, options, 1),
                  Error);
   };
