@@ -53,7 +53,9 @@ void cut_direct(Product& p) {
   p.direct = true;
   p.row_tiles = 1;
   p.tile_rows = p.m;
-  p.tile_columns = std::max<int64_t>(64, round_up(kDirectElements / std::max<int64_t>(p.k, 1), 64));
+  // Narrow cuts of B as it lies in [k, n] would leave the processor's prefetching no rows to follow.
+  const int64_t narrowest = p.transpose_b ? 16 : 256;
+  p.tile_columns = std::max(narrowest, round_up(kDirectElements / std::max<int64_t>(p.k, 1), 16));
   p.column_tiles = ceil_div(p.n, p.tile_columns);
 }
 
@@ -68,9 +70,9 @@ void cut_packed(const GemmFormat& f, Product& p) {
   const int64_t wanted = std::clamp<int64_t>(p.m * p.n / 1024 * p.k / (kTileWork / 1024), 1, kTilesWanted);
   auto even = [](int64_t n, int64_t parts, int64_t unit) { return round_up(ceil_div(n, parts), unit); };
   while (p.tiles() < wanted) {  // rows first: more column tiles pack A more often
-    if (even(p.m, p.row_tiles, f.mr) > 4 * f.mr)
+    if (even(p.m, p.row_tiles, f.mr) > 8 * f.mr)
       p.row_tiles++;
-    else if (even(p.n, p.column_tiles, f.nr) > 2 * f.nr)
+    else if (even(p.n, p.column_tiles, f.nr) > 4 * f.nr)
       p.column_tiles++;
     else
       break;
@@ -108,11 +110,12 @@ class Slots {
 };
 
 int64_t packed_a_floats(const GemmFormat& f, const Product& p) {
-  return p.direct ? 0 : ceil_div(p.tile_rows, f.mr) * packed_a_panel(p.block_lanes, f.mr);
+  return ceil_div(p.tile_rows, f.mr) * packed_a_panel(p.block_lanes, f.mr);
 }
 /// A bf16 C keeps its sums in fp32 until the last block of K.
 bool needs_partial(const Product& p) { return !p.direct && p.c.dtype == DType::bf16 && p.k_blocks > 1; }
 int64_t slot_floats(const GemmFormat& f, const Product& p) {
+  if (p.direct) return p.transpose_b ? 0 : p.m * p.tile_columns;
   return packed_a_floats(f, p) + (needs_partial(p) ? p.tile_rows * p.tile_columns : 0);
 }
 
@@ -130,7 +133,7 @@ void pack_b(const GemmFormat& f, const Product& p, int64_t chunk) {
   f.pack_b(pack);
 }
 
-void compute_direct(const GemmFormat& f, const Product& p, int64_t chunk) {
+void compute_direct(const GemmFormat& f, const Product& p, int64_t chunk, float* slot) {
   const int64_t column = chunk * p.tile_columns;
   DirectProduct d{};
   d.a = p.a.data;
@@ -144,6 +147,8 @@ void compute_direct(const GemmFormat& f, const Product& p, int64_t chunk) {
   d.m = p.m;
   d.n = std::min(p.tile_columns, p.n - column);
   d.k = p.k;
+  d.sums = slot;
+  d.sums_stride = p.tile_columns;
   (p.transpose_b ? f.dot_rows : f.add_rows)(d);
 }
 
@@ -207,9 +212,8 @@ void multiply_group(Context& ctx, const GemmFormat& f, Product* products, int64_
   ctx.pool->run(tiles, [&](int64_t chunk) {
     const Product* p = products;
     while (chunk >= p->first_tile + p->tiles()) p++;
-    if (p->direct) return compute_direct(f, *p, chunk - p->first_tile);
     const int64_t slot = slots.claim();
-    compute_tile(f, *p, chunk - p->first_tile, slots.memory(slot));
+    (p->direct ? compute_direct : compute_tile)(f, *p, chunk - p->first_tile, slots.memory(slot));
     slots.give_back(slot);
   });
 }
