@@ -239,6 +239,20 @@ struct RouterBackward {
   Tensor dlogits;  ///< f32 [T, X]
 };
 
+/// Balance loss over all expert layers of a micro-batch, from the routers' stats summed over the ranks that share it.
+/// F[l,x] = count / tokens, P[l,x] = probability sum / tokens. Over all layers together (Hugging Face's form, which
+/// equals K at perfect balance): loss = X sum_x mean_l(F) mean_l(P). Per layer: loss = mean_l X sum_x F P.
+/// dprob[l,x] = weight * factor * d loss / d p[l,t,x], the same for every token t (F is constant in the backward).
+struct BalanceLoss {
+  Tensor stats;            ///< f32 [L, 2X + 1], see RouterForward
+  double tokens = 0;       ///< of the whole micro-batch, all ranks
+  bool per_layer = false;
+  double factor = 1;       ///< 1/K for MegaBlocks' form, whose value at balance is 1
+  double weight = 0;       ///< coefficient in the objective
+  Tensor dprob;            ///< f32 [L, X]
+  Tensor sums;             ///< f64 [2]: += factor * loss, += mean over layers and tokens of logsumexp^2
+};
+
 /// Stable counting sort of the T*K choices by expert (ties: token, then choice).
 struct SortByExpert {
   Tensor expert;        ///< i32 [T, K]
@@ -331,6 +345,7 @@ class Ops {
   virtual void swiglu_backward(Context&, const SwigluBackward&) = 0;
   virtual void router_forward(Context&, const RouterForward&) = 0;
   virtual void router_backward(Context&, const RouterBackward&) = 0;
+  virtual void balance_loss(Context&, const BalanceLoss&) = 0;
   virtual void sort_by_expert(Context&, const SortByExpert&) = 0;
   virtual void gather_rows(Context&, const GatherRows&) = 0;
   virtual void gather_rows_backward(Context&, const GatherRowsBackward&) = 0;

@@ -32,6 +32,7 @@ class CpuOps final : public Ops {
   void swiglu_backward(Context&, const SwigluBackward&) override;
   void router_forward(Context&, const RouterForward&) override;
   void router_backward(Context&, const RouterBackward&) override;
+  void balance_loss(Context&, const BalanceLoss&) override;
   void sort_by_expert(Context&, const SortByExpert&) override;
   void gather_rows(Context&, const GatherRows&) override;
   void gather_rows_backward(Context&, const GatherRowsBackward&) override;

@@ -170,7 +170,7 @@ JAMBALAYA_INLINE Vec exp2_reduced(Vec r) {
 }
 /// 2^x, relative error about 2e-7: the scan's decay. x below -150 gives 0.
 JAMBALAYA_INLINE Vec exp2_fast(Vec x) {
-  x = max(x, set1(-200));
+  x = max(set1(-200), x);  // in this order NaN stays NaN
   Vec n = round(x);
   return scale2(exp2_reduced(x - n), n);
 }
