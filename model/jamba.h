@@ -23,24 +23,29 @@ enum class Recompute : uint8_t { off, mamba, layer };
 
 /// Scales that make gradients those of the mean loss of the whole global batch.
 struct LossScale {
-  double token = 1;      ///< 1 / counted targets of the whole batch (all ranks, all micro-batches)
-  double micro = 1;      ///< 1 / micro-batches of the step: weight of the per-micro-batch losses
+  double token = 1;         ///< 1 / counted targets of the whole batch (all ranks, all micro-batches)
+  double micro = 1;         ///< 1 / micro-batches of the step: weight of the per-micro-batch losses
+  double micro_tokens = 0;  ///< tokens of this micro-batch over all ranks that share it
 };
 
-/// Sums over this rank's tokens (f64, so that sums over ranks and micro-batches keep their digits).
-struct LossSums {
-  double nll = 0;          ///< nats, over counted targets
-  double head_z = 0;       ///< sum of squared logsumexp
-  double aux = 0;          ///< balance loss of the global micro-batch, without its coefficient
-  double router_z = 0;     ///< mean squared logsumexp of router logits, mean over layers
-  double activation = 0;   ///< sum over branches of their mean square
+/// Where the sums of a step are added up: f64 [kLossSums] in device memory, this rank's part.
+enum LossSum : int {
+  kNll,         ///< nats over counted targets
+  kHeadZ,       ///< squared logsumexp of the output logits over counted targets
+  kAux,         ///< balance loss of the global micro-batch, without its coefficient (the same on every rank)
+  kRouterZ,     ///< mean squared logsumexp of the router logits (the same on every rank)
+  kActivation,  ///< sum over branches of their mean square over the global micro-batch, this rank's share
+  kActivationMax,  ///< largest |element| of any branch's output (with the activation loss on)
+  kLossSums
 };
+/// The objective: (nll + head_z_coef head_z) token + (aux_coef aux + router_z_coef router_z + act_alpha activation) micro.
+double objective(const ModelConfig& config, const double sums[kLossSums], const LossScale& scale);
 
 /// What a step tells about a layer (cheap sums gathered in the forward).
 struct LayerTelemetry {
   float delta_min = 0, delta_max = 0;   ///< Mamba: range of the step size
   double mixer_max = 0, channel_max = 0;  ///< largest |output| of each branch
-  std::vector<float> expert_load;       ///< share of choices that went to each expert (sums to 1)
+  std::vector<float> expert_load;         ///< share of the micro-batch's choices that went to each expert (sums to 1)
 };
 
 /// Key/value cache and recurrent state of a batch of sequences.
@@ -59,11 +64,12 @@ class Jamba {
   bool telemetry = false;
 
   /// Forward and backward of one micro-batch; gradients are added to what is there.
-  LossSums train(Context& ctx, const Batch& batch, const LossScale& scale);
-  const std::vector<LayerTelemetry>& layer_telemetry() const;
+  void train(Context& ctx, const Batch& batch, const LossScale& scale, Tensor sums);
+  /// Of the last forward with telemetry on (reads device memory).
+  std::vector<LayerTelemetry> layer_telemetry() const;
 
   /// Forward alone. Optional: nll f32 [T] per token, correct u8 [T], logits f32 [T, V] (small inputs: it is whole).
-  LossSums evaluate(Context& ctx, const Batch& batch, Tensor nll = {}, Tensor correct = {}, Tensor logits = {});
+  void evaluate(Context& ctx, const Batch& batch, Tensor sums, Tensor nll = {}, Tensor correct = {}, Tensor logits = {});
 
   /// Continues the sequences of `state` by the tokens of `batch` (segment s belongs to sequence slot s; lengths may
   /// differ, also 0) and writes the logits of each segment's last token: f32 [S, V]. Works for prefill in chunks

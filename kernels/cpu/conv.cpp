@@ -1,0 +1,151 @@
+// Causal depthwise convolution with SiLU on the CPU: tasks of channels x tokens. The arithmetic is in
+// simd/conv.simd.cpp.
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/cpu/check.h"
+#include "kernels/cpu/ops_cpu.h"
+
+namespace jambalaya {
+
+namespace {
+
+/// Two vectors of bf16 fill a cache line, so groups of this many channels never share one.
+constexpr int64_t kGroup = 32;
+constexpr int64_t kTokens = 256;
+/// At most this many partial sums of the parameters' gradients, one per chunk of tokens.
+constexpr int64_t kMaxChunks = 64;
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+void check_activation(const Tensor& t, DType act, std::initializer_list<int64_t> shape, const char* name) {
+  check_shape(t, shape, name);
+  act_kind(t);
+  JAMBALAYA_CHECK(t.dtype == act, name, " is ", t.describe(), " among activations of ", name_of(act));
+}
+
+template <class Op>
+ConvInputs inputs(const Op& op) {
+  const int64_t T = op.docs.tokens, S = op.docs.count, E = op.w.shape[0], W = op.w.shape[1];
+  JAMBALAYA_CHECK(W >= 1, "conv width ", W);
+  check_packed(op.w, DType::f32, {E, W}, "w");
+  if (op.bias) check_packed(op.bias, DType::f32, {E}, "bias");
+  check_activation(op.x, op.x.dtype, {T, E}, "x");
+  if (op.left) check_packed(op.left, DType::f32, {S, W - 1, E}, "left");
+  return {.x = op.x.data,
+          .x_stride = op.x.row_stride,
+          .w = op.w.template ptr<float>(),
+          .bias = op.bias ? op.bias.template ptr<float>() : nullptr,
+          .offsets = op.docs.offsets,
+          .segment_of = op.docs.segment_of,
+          .left = op.left ? op.left.template ptr<float>() : nullptr,
+          .channels = E,
+          .width = W};
+}
+
+/// tail[s][i] = the input W - 1 - i places before segment s's end. `tail` may be `left`: row i is read from a
+/// row at or after it, so rising i is safe.
+void write_tail(const ConvForward& op, const ConvInputs& in, int64_t s) {
+  const int64_t past = in.width - 1, E = in.channels, begin = op.docs.offsets[s],
+                end = op.docs.offsets[s + 1];
+  float* tail = op.tail.ptr<float>() + s * past * E;
+  for (int64_t i = 0; i < past; i++, tail += E) {
+    const int64_t q = end - past + i, row = q * in.x_stride;
+    if (q < begin) {
+      if (!in.left)
+        std::memset(tail, 0, size_t(E) * 4);
+      else
+        std::memmove(tail, in.left + (s * past + past + q - begin) * E, size_t(E) * 4);
+    } else if (op.x.dtype == DType::f32) {
+      std::memcpy(tail, op.x.ptr<float>() + row, size_t(E) * 4);
+    } else {
+      for (int64_t e = 0; e < E; e++) tail[e] = to_float(op.x.ptr<bf16>()[row + e]);
+    }
+  }
+}
+
+}  // namespace
+
+void CpuOps::conv_forward(Context& ctx, const ConvForward& op) {
+  const ConvInputs in = inputs(op);
+  const int64_t T = op.docs.tokens, E = in.channels, S = op.docs.count;
+  check_activation(op.u, op.x.dtype, {T, E}, "u");
+  if (op.tail) check_packed(op.tail, DType::f32, {S, in.width - 1, E}, "tail");
+  const ConvForwardArgs args{.in = in, .u = op.u.data, .u_stride = op.u.row_stride};
+  const int64_t groups = ceil_div(E, kGroup), chunks = ceil_div(T, kTokens);
+  ArenaScope scope(*ctx.scratch);
+  const int64_t floats = simd_.conv.scratch(in.width);
+  float* scratch = ctx.scratch->array<float>(groups * chunks * floats, "conv");
+  auto kernel = op.x.dtype == DType::bf16 ? simd_.conv.forward_bf16 : simd_.conv.forward_f32;
+  ctx.pool->run(groups * chunks, [&](int64_t i) {
+    const int64_t g = i % groups, c = i / groups;
+    kernel(args, {.e0 = g * kGroup,
+                  .e1 = std::min(E, (g + 1) * kGroup),
+                  .t0 = c * kTokens,
+                  .t1 = std::min(T, (c + 1) * kTokens),
+                  .scratch = scratch + i * floats});
+  });
+  // After all of `left` was read.
+  if (op.tail) ctx.pool->run(S, [&](int64_t s) { write_tail(op, in, s); });
+}
+
+void CpuOps::conv_backward(Context& ctx, const ConvBackward& op) {
+  const ConvInputs in = inputs(op);
+  const DType act = op.x.dtype;
+  const int64_t T = op.docs.tokens, E = in.channels, S = op.docs.count, W = in.width;
+  check_activation(op.du, op.du.dtype == DType::f32 ? DType::f32 : act, {T, E}, "du");
+  check_activation(op.dx, act, {T, E}, "dx");
+  check_packed(op.dw, DType::f32, {E, W}, "dw");
+  if (op.bias) check_packed(op.dbias, DType::f32, {E}, "dbias");
+  if (op.dleft) check_packed(op.dleft, DType::f32, {S, W - 1, E}, "dleft");
+  if (op.dtail) check_packed(op.dtail, DType::f32, {S, W - 1, E}, "dtail");
+  const ConvBackwardArgs args{.in = in,
+                              .du = op.du.data,
+                              .du_stride = op.du.row_stride,
+                              .dx = op.dx.data,
+                              .dx_stride = op.dx.row_stride,
+                              .dleft = op.dleft ? op.dleft.ptr<float>() : nullptr,
+                              .dtail = op.dtail ? op.dtail.ptr<float>() : nullptr};
+  const int64_t tokens = std::max(kTokens, ceil_div(ceil_div(T, kMaxChunks), kConvTile) * kConvTile);
+  const int64_t groups = ceil_div(E, kGroup), chunks = ceil_div(T, tokens);
+  ArenaScope scope(*ctx.scratch);
+  const int64_t floats = simd_.conv.scratch(W);
+  float* scratch = ctx.scratch->array<float>(groups * chunks * floats, "conv");
+  float* partial = ctx.scratch->array<float>(chunks * (W + 1) * E, "conv");
+  auto kernel = act == DType::f32           ? simd_.conv.backward_f32
+                : op.du.dtype == DType::f32 ? simd_.conv.backward_bf16_du_f32
+                                            : simd_.conv.backward_bf16;
+  ctx.pool->run(groups * chunks, [&](int64_t i) {
+    const int64_t g = i % groups, c = i / groups;
+    kernel(args,
+           {.e0 = g * kGroup,
+            .e1 = std::min(E, (g + 1) * kGroup),
+            .t0 = c * tokens,
+            .t1 = std::min(T, (c + 1) * tokens),
+            .scratch = scratch + i * floats},
+           partial + c * (W + 1) * E);
+  });
+  float *dw = op.dw.ptr<float>(), *dbias = op.bias ? op.dbias.ptr<float>() : nullptr;
+  ctx.pool->run_range(E, kGroup, [&](int64_t e0, int64_t e1) {
+    for (int64_t c = 0; c < chunks; c++)
+      for (int64_t j = 0; j <= W; j++) {
+        const float* sums = partial + (c * (W + 1) + j) * E;
+        for (int64_t e = e0; e < e1; e++)
+          if (j < W)
+            dw[e * W + j] += sums[e];
+          else if (dbias)
+            dbias[e] += sums[e];
+      }
+  });
+  if (!op.dleft) return;
+  for (int64_t s = 0; s < S; s++) {  // an empty segment's tail is its left
+    if (op.docs.offsets[s] != op.docs.offsets[s + 1]) continue;
+    const Tensor to = op.dleft.at(s);
+    if (op.dtail)
+      std::memmove(to.data, op.dtail.at(s).data, size_t(to.bytes()));
+    else
+      std::memset(to.data, 0, size_t(to.bytes()));
+  }
+}
+
+}  // namespace jambalaya

@@ -1,0 +1,93 @@
+// Grouped-query attention without positions (RoPE as an option for ablations). Jamba, section 2.
+// Legend: T tokens, D width, H/G query/key heads, C head size.
+#include <cmath>
+
+#include "model/layers.h"
+
+namespace jambalaya {
+
+Attention::Attention(const Parameters& p, int layer)
+    : q_(find_row(p, layer, "self_attn.q_proj.weight")),
+      k_(find_row(p, layer, "self_attn.k_proj.weight")),
+      v_(find_row(p, layer, "self_attn.v_proj.weight")),
+      o_(find_row(p, layer, "self_attn.o_proj.weight")) {}
+
+namespace {
+
+float scale_of(const Pass& pass) { return 1.0f / std::sqrt(float(pass.config.head_size())); }
+
+void rotate(const Pass& pass, const Tensor& x, bool inverse) {
+  if (pass.config.rope_theta > 0)
+    pass.ops().rope(pass.ctx, {.x = x,
+                               .head_size = pass.config.head_size(),
+                               .theta = float(pass.config.rope_theta),
+                               .docs = pass.docs,
+                               .inverse = inverse});
+}
+
+/// Copies each segment's new rows behind what its sequence has in the cache.
+void append(const Pass& pass, const Tensor& rows, const Tensor& cache, const Tensor& key_begin) {
+  for (int64_t s = 0; s < pass.docs.count; s++) {
+    int64_t begin = pass.docs.offsets[s], n = pass.docs.offsets[s + 1] - begin;
+    int64_t at = key_begin.ptr<int64_t>()[s] + pass.docs.first_position[s];
+    if (n) pass.ops().scale_copy(pass.ctx, {.x = rows.slice_rows(begin, begin + n), .y = cache.slice_rows(at, at + n)});
+  }
+}
+
+}  // namespace
+
+void Attention::forward(const Pass& pass, const Tensor& x_TD, const Tensor& y_TD, const LayerState* state) {
+  const int64_t t = pass.tokens();
+  const int64_t hc = pass.parameters.compute(q_).rows(), gc = pass.parameters.compute(k_).rows();
+  Saved s;
+  s.q = pass.keep(pass.act(), {t, hc}, "attention q");
+  s.k = pass.keep(pass.act(), {t, gc}, "attention k");
+  s.v = pass.keep(pass.act(), {t, gc}, "attention v");
+  s.o = pass.keep(pass.act(), {t, hc}, "attention o");
+  if (pass.training) s.lse = pass.keep(DType::f32, {hc / pass.config.head_size(), t}, "attention logsumexp");
+  Tensor in = pass.regions.enter(pass.ctx, x_TD);
+  linear(pass, q_, in, s.q);
+  linear(pass, k_, in, s.k);
+  linear(pass, v_, in, s.v);
+  rotate(pass, s.q, false);
+  rotate(pass, s.k, false);
+  AttentionForward op{.q = s.q, .k = s.k, .v = s.v, .head_size = pass.config.head_size(), .scale = scale_of(pass), .docs = pass.docs, .o = s.o, .lse = s.lse};
+  if (state) {
+    append(pass, s.k, state->keys, state->key_begin);
+    append(pass, s.v, state->values, state->key_begin);
+    op.k = state->keys;
+    op.v = state->values;
+    op.key_begin = state->key_begin;
+  }
+  pass.ops().attention_forward(pass.ctx, op);
+  linear(pass, o_, s.o, y_TD);
+  pass.regions.leave(pass.ctx, y_TD);
+  saved_ = s;
+}
+
+void Attention::backward(const Pass& pass, const Tensor& x_TD, const Tensor& dy_TD, const Tensor& dx_TD) {
+  ArenaScope scope(*pass.ctx.scratch);
+  const Saved& s = saved_;
+  const int64_t t = pass.tokens();
+  Tensor dy = pass.regions.leave_backward(pass.ctx, dy_TD);
+  Tensor do_ = pass.scratch(pass.act(), {t, s.o.columns()}, "attention do");
+  linear_input_gradient(pass, o_, dy, do_);
+  linear_weight_gradient(pass, o_, dy, s.o);
+  Tensor dq = pass.scratch(pass.act(), {t, s.q.columns()}, "attention dq");
+  Tensor dk = pass.scratch(pass.act(), {t, s.k.columns()}, "attention dk");
+  Tensor dv = pass.scratch(pass.act(), {t, s.v.columns()}, "attention dv");
+  pass.ops().attention_backward(pass.ctx, {.d_out = do_, .q = s.q, .k = s.k, .v = s.v, .o = s.o, .lse = s.lse,
+                                           .head_size = pass.config.head_size(), .scale = scale_of(pass), .docs = pass.docs,
+                                           .dq = dq, .dk = dk, .dv = dv});
+  rotate(pass, dq, true);
+  rotate(pass, dk, true);
+  linear_weight_gradient(pass, q_, dq, x_TD);
+  linear_weight_gradient(pass, k_, dk, x_TD);
+  linear_weight_gradient(pass, v_, dv, x_TD);
+  linear_input_gradient(pass, q_, dq, dx_TD);
+  linear_input_gradient(pass, k_, dk, dx_TD, true);
+  linear_input_gradient(pass, v_, dv, dx_TD, true);
+  pass.regions.enter_backward(pass.ctx, dx_TD);
+}
+
+}  // namespace jambalaya

@@ -1,0 +1,133 @@
+// The stack of layers, forward and backward. Activations live in one last-in-first-out arena; with recompute = layer
+// only the residual stream that enters each layer stays, and the backward runs the layer forward once more.
+#include "model/stack.h"
+
+#include <cstring>
+
+namespace jambalaya {
+
+Jamba::Impl::Impl(Jamba& o, Parameters& p, Regions& r, int64_t saved_bytes)
+    : owner(o), parameters(p), regions(r), config(p.config()), saved("activations", saved_bytes), fixed("telemetry", 64 << 20) {
+  int64_t expert_layers = 0;
+  std::vector<LayerKind> kinds = layer_kinds(config);
+  for (size_t i = 0; i < kinds.size(); i++) {
+    layers.emplace_back(p, int(i), kinds[i]);
+    expert_layers += kinds[i].channel == Channel::moe;
+  }
+  kept_.resize(layers.size());
+  embedding = p.index("embed_tokens.weight");
+  final_norm = p.index("final_layernorm.weight");
+  head = config.tie_word_embeddings ? embedding : p.index("lm_head.weight");
+  const int64_t x = config.num_experts, n = int64_t(layers.size());
+  delta_ranges = fixed.tensor(DType::f32, {n, 2}, "telemetry");
+  branch_sums = fixed.tensor(DType::f64, {n, 2, 2}, "telemetry");
+  if (!expert_layers) return;
+  stats = fixed.tensor(DType::f32, {expert_layers, 2 * x + 1}, "router statistics");
+  dprob = fixed.tensor(DType::f32, {expert_layers, x}, "router statistics");
+  int64_t at = 0;
+  for (Layer& layer : layers)
+    if (layer.moe) {
+      layer.moe->stats = stats.at(at);
+      layer.moe->dprob = dprob.at(at);
+      at++;
+    }
+}
+
+Pass Jamba::Impl::make_pass(Context& ctx, const Documents& docs, bool training) {
+  return {ctx, config, parameters, regions, saved, docs, training};
+}
+
+BranchStatistics Jamba::Impl::statistics_of(size_t layer, const Tensor& sums, double micro_tokens) const {
+  BranchStatistics s;
+  if (sums && config.act_loss_alpha > 0) {
+    s.activation = sums.slice_rows(kActivation, kActivation + 2);
+    s.weight = 1 / (micro_tokens * double(config.hidden_size));
+  }
+  if (owner.telemetry) {
+    s.mixer = branch_sums.at(int64_t(layer)).at(0);
+    s.channel = branch_sums.at(int64_t(layer)).at(1);
+  }
+  return s;
+}
+
+Jamba::Impl::Hidden Jamba::Impl::forward(const Pass& pass, const Tensor& ids, const Tensor& sums, double micro_tokens,
+                                         std::vector<LayerState>* states) {
+  const int64_t t = pass.tokens(), d = config.hidden_size;
+  const bool keep_layers = pass.training && owner.recompute != Recompute::layer;
+  if (owner.telemetry) std::memset(branch_sums.data, 0, size_t(branch_sums.bytes()));
+  // Two pairs of buffers in turn: a layer reads its predecessor's (h, branch) and writes its own.
+  Hidden buffers[2];
+  if (!keep_layers)
+    for (Hidden& b : buffers) b.h = pass.keep(pass.residual(), {t, d}, "residual stream");
+  const bool keep_out = keep_layers && config.act_loss_alpha > 0;
+  if (!keep_out)
+    for (Hidden& b : buffers) b.branch = pass.keep(pass.act(), {t, d}, "channel mixer output");
+
+  Hidden at{pass.keep(pass.residual(), {t, d}, "residual stream"), {}};
+  pass.ops().embedding_forward(pass.ctx, {.ids = ids, .table = parameters.compute(embedding), .y = at.h});
+  for (size_t i = 0; i < layers.size(); i++) {
+    Layer& layer = layers[i];
+    Hidden next = buffers[i % 2];
+    if (keep_layers) next.h = pass.keep(pass.residual(), {t, d}, "residual stream");
+    if (keep_out) next.branch = pass.keep(pass.act(), {t, d}, "channel mixer output");
+    if (layer.mamba) {
+      layer.mamba->recompute = pass.training && owner.recompute == Recompute::mamba;
+      layer.mamba->delta_range = owner.telemetry ? delta_ranges.at(int64_t(i)) : Tensor{};
+    }
+    const LayerState* state = states ? &(*states)[i] : nullptr;
+    Arena::Mark mark = saved.mark();
+    if (pass.training && !keep_layers) {
+      // The sum is taken here, so that the stream that enters the layer outlives its other activations.
+      kept_[i].h_in = pass.keep(pass.residual(), {t, d}, "residual stream");
+      pass.ops().scale_copy(pass.ctx, {.x = at.h, .y = kept_[i].h_in});
+      if (at.branch) pass.ops().scale_copy(pass.ctx, {.x = at.branch, .y = kept_[i].h_in, .accumulate = true});
+      mark = saved.mark();
+      Pass light = pass;
+      light.training = false;
+      layer.forward(light, kept_[i].h_in, {}, next.h, next.branch, statistics_of(i, sums, micro_tokens));
+    } else {
+      layer.forward(pass, at.h, at.branch, next.h, next.branch, statistics_of(i, sums, micro_tokens), state);
+    }
+    if (!keep_layers) saved.release(mark);
+    at = next;
+  }
+  return at;
+}
+
+Tensor Jamba::Impl::normalize(const Pass& pass, const Hidden& hidden, Tensor& h_sum, Tensor& rstd) {
+  const int64_t t = hidden.h.rows(), d = config.hidden_size;
+  h_sum = pass.keep(pass.residual(), {t, d}, "residual stream");
+  rstd = pass.keep(DType::f32, {t}, "norm statistics");
+  Tensor y = pass.keep(pass.act(), {t, d}, "norm output");
+  pass.ops().rms_norm_forward(pass.ctx, {.h = hidden.h, .branch = hidden.branch, .weight = parameters.master(final_norm),
+                                         .eps = float(config.rms_norm_eps), .h_out = h_sum, .y = y, .rstd = rstd});
+  return y;
+}
+
+void Jamba::Impl::balance(const Pass& pass, double tokens, double micro, const Tensor& sums) {
+  if (!stats) return;
+  pass.ops().balance_loss(pass.ctx, {.stats = stats, .tokens = tokens, .per_layer = config.aux_mode != AuxMode::hf_global,
+                                     .factor = config.aux_mode == AuxMode::megablocks ? 1.0 / double(config.num_experts_per_tok) : 1.0,
+                                     .weight = config.router_aux_loss_coef * micro, .dprob = dprob, .sums = sums.slice_rows(kAux, kAux + 2)});
+  for (Layer& layer : layers)
+    if (layer.moe) layer.moe->z_scale = float(config.router_z_loss_coef * micro / (tokens * double(stats.rows())));
+}
+
+void Jamba::Impl::backward(const Pass& pass, const Tensor& ids, const Tensor& dh, const LossScale& scale) {
+  const float activation_weight = float(2 * config.act_loss_alpha * scale.micro / (scale.micro_tokens * double(config.hidden_size)));
+  const int64_t t = pass.tokens(), d = config.hidden_size;
+  for (size_t i = layers.size(); i-- > 0;) {
+    Arena::Mark mark = saved.mark();
+    if (owner.recompute == Recompute::layer) {
+      Tensor h = pass.keep(pass.residual(), {t, d}, "residual stream"), out = pass.keep(pass.act(), {t, d}, "channel mixer output");
+      layers[i].forward(pass, kept_[i].h_in, {}, h, out, {});
+    }
+    layers[i].backward(pass, dh, activation_weight);
+    saved.release(mark);
+    if (owner.on_gradients) owner.on_gradients(int(i));
+  }
+  pass.ops().embedding_backward(pass.ctx, {.ids = ids, .dy = dh, .dtable = parameters.gradient(embedding), .skip_id = config.pad_token_id});
+  if (owner.on_gradients) owner.on_gradients(-1);
+}
+
+}  // namespace jambalaya

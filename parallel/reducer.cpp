@@ -1,0 +1,104 @@
+#include "parallel/reducer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+namespace jambalaya {
+
+CommunicationQueue::CommunicationQueue() : thread_([this] { work(); }) {}
+
+CommunicationQueue::~CommunicationQueue() {
+  {
+    std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
+}
+
+void CommunicationQueue::push(std::function<void()> job) {
+  {
+    std::lock_guard lock(mutex_);
+    jobs_.push_back(std::move(job));
+  }
+  changed_.notify_all();
+}
+
+void CommunicationQueue::drain() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return jobs_.empty() && !busy_; });
+  if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+}
+
+void CommunicationQueue::work() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    changed_.wait(lock, [this] { return stop_ || !jobs_.empty(); });
+    if (jobs_.empty()) return;
+    std::function<void()> job = std::move(jobs_.front());
+    jobs_.pop_front();
+    busy_ = true;
+    lock.unlock();
+    std::exception_ptr error;
+    try {
+      job();
+    } catch (...) {
+      error = std::current_exception();
+    }
+    lock.lock();
+    busy_ = false;
+    if (error && !error_) {
+      error_ = error;
+      jobs_.clear();  // after a failed collective the ranks no longer agree on what comes next
+    }
+    changed_.notify_all();
+  }
+}
+
+GradientReducer::GradientReducer(Communicator& data, Tensor gradients, std::vector<Range> groups, int64_t bucket_bytes)
+    : data_(data), gradients_(gradients), groups_(std::move(groups)), bucket_(std::max<int64_t>(bucket_bytes / 4, 1)) {
+  int64_t at = 0;
+  for (const Range& r : groups_) {
+    JAMBALAYA_CHECK(r.begin == at && r.end >= r.begin, "groups tile the gradients in order");
+    at = r.end;
+  }
+  JAMBALAYA_CHECK(at == gradients_.numel());
+}
+
+void GradientReducer::begin() {
+  final_.assign(groups_.size(), 0);
+  sent_.assign(groups_.size(), 0);
+}
+
+void GradientReducer::send(int64_t begin, int64_t end) {
+  if (begin < end) queue_.push([this, part = gradients_.slice_rows(begin, end)] { data_.all_reduce(part); });
+}
+
+void GradientReducer::ready(int group) {
+  final_[size_t(group)] = 1;
+  if (data_.size() == 1) return;
+  // The run of final, unsent groups around this one. Every rank finishes groups in the same order, so that all send
+  // the same buckets in the same order.
+  size_t first = size_t(group), last = size_t(group);
+  while (first > 0 && final_[first - 1] && !sent_[first - 1]) first--;
+  while (last + 1 < groups_.size() && final_[last + 1] && !sent_[last + 1]) last++;
+  if (groups_[last].end - groups_[first].begin < bucket_) return;
+  std::fill(sent_.begin() + long(first), sent_.begin() + long(last) + 1, 1);
+  send(groups_[first].begin, groups_[last].end);
+}
+
+void GradientReducer::finish() {
+  auto start = std::chrono::steady_clock::now();
+  if (data_.size() > 1)
+    for (size_t first = 0; first < groups_.size();) {
+      size_t last = first;
+      while (last < groups_.size() && !sent_[last]) last++;
+      if (last > first) send(groups_[first].begin, groups_[last - 1].end);
+      first = last + 1;
+    }
+  queue_.drain();
+  wait_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace jambalaya

@@ -1,0 +1,223 @@
+// The option table besides the model's rows.
+#include "train/config_options.h"
+
+#include "train/option_builders.h"
+
+namespace jambalaya {
+
+namespace {
+
+using namespace options;
+
+constexpr int64_t kMany = int64_t(1) << 40;
+constexpr int64_t kRanks = 1 << 20;
+constexpr double kReal = 1e6;
+
+void add_run_options(std::vector<Option>& t) {
+  t.push_back(text(
+      "run.folder", [](auto& c) -> auto& { return c.run.folder; },
+      "All output of the run goes here: config, metrics, checkpoints, logs."));
+  Option seed{"run.seed", "integer", "from 0", "Seed of the starting weights, the data order and sampling.",
+              {},         {}};
+  seed.set = [](Config& c, const YamlNode& node) {
+    const std::string why = scalar_problem(node);
+    return why.empty() ? read_unsigned(node.text, c.run.seed) : why;
+  };
+  seed.get = [](const Config& c) { return cat(c.run.seed); };
+  t.push_back(seed);
+  t.push_back(integer(
+      "run.threads", [](auto& c) -> auto& { return c.run.threads; }, 0, 4096,
+      "Threads of each rank; 0: the machine's cores shared among its ranks."));
+  t.push_back(choice(
+      "run.device", [](auto& c) -> auto& { return c.run.device; }, {"cpu", "auto"}, "Where the model is computed; auto: the best device that this build and machine have."));
+}
+
+std::string set_length_schedule(Config& c, const YamlNode& node) {
+  const std::string form = "must be a list of [from step, sequence length], e.g. [[0, 256], [1000, 512]]";
+  if (node.kind != YamlNode::Kind::list) return form;
+  std::vector<std::pair<int64_t, int64_t>> schedule;
+  for (const auto& item : node.items) {
+    if (item.kind != YamlNode::Kind::list || item.items.size() != 2) return form;
+    int64_t pair[2];
+    for (size_t i = 0; i < 2; i++) {
+      std::string why = scalar_problem(item.items[i]);
+      if (why.empty()) why = read_integer(item.items[i].text, pair[i]);
+      if (!why.empty()) return cat("'", item.items[i].text, "': ", why, "; it ", form);
+    }
+    if (pair[0] < 0 || pair[1] < 2 || pair[1] > kMany)
+      return cat("[", pair[0], ", ", pair[1], "]: steps count from 0 and a length is at least 2");
+    if (!schedule.empty() && pair[0] <= schedule.back().first)
+      return cat("step ", pair[0], " does not come after step ", schedule.back().first, "; order the steps");
+    schedule.emplace_back(pair[0], pair[1]);
+  }
+  c.data.length_schedule = std::move(schedule);
+  return "";
+}
+
+std::string get_length_schedule(const Config& c) {
+  std::string out = "[";
+  for (const auto& [step, length] : c.data.length_schedule)
+    out += cat(out.size() > 1 ? ", " : "", "[", step, ", ", length, "]");
+  return out + "]";
+}
+
+void add_data_options(std::vector<Option>& t) {
+  t.push_back(text(
+      "data.folder", [](auto& c) -> auto& { return c.data.folder; },
+      "Encoded shards with manifest.json, as `jambalaya data encode` writes them."));
+  t.push_back(integer(
+      "data.sequence_length", [](auto& c) -> auto& { return c.data.sequence_length; }, 2, kMany,
+      "Tokens of a packed row; documents in a row never see each other."));
+  t.push_back(integer(
+      "data.micro_batch", [](auto& c) -> auto& { return c.data.micro_batch; }, 1, kMany,
+      "Rows of a micro-batch on one data rank; bounds the memory of activations."));
+  t.push_back(integer(
+      "data.global_batch", [](auto& c) -> auto& { return c.data.global_batch; }, 0, kMany,
+      "Rows of a step over all ranks, reached by accumulation; 0: micro_batch x data ranks."));
+  t.push_back({"data.length_schedule", "list", "[[from step, length], ...]",
+               "Sequence length by step; rows scale so that the tokens of a step stay the same.",
+               set_length_schedule, get_length_schedule});
+}
+
+void add_optimizer_options(std::vector<Option>& t) {
+  t.push_back(real(
+      "optimizer.lr", [](auto& c) -> auto& { return c.optimizer.lr; }, 0, 100, true,
+      "Peak learning rate of AdamW."));
+  t.push_back(real(
+      "optimizer.beta1", [](auto& c) -> auto& { return c.optimizer.beta1; }, 0, 0.999999, false,
+      "Decay of the first moment."));
+  t.push_back(real(
+      "optimizer.beta2", [](auto& c) -> auto& { return c.optimizer.beta2; }, 0, 0.999999, false,
+      "Decay of the second moment."));
+  t.push_back(real(
+      "optimizer.eps", [](auto& c) -> auto& { return c.optimizer.eps; }, 0, 1, true,
+      "Added to the root of the second moment."));
+  t.push_back(real(
+      "optimizer.weight_decay", [](auto& c) -> auto& { return c.optimizer.weight_decay; }, 0, 100, false,
+      "Decoupled decay of projections, routers, experts and head; of nothing else."));
+  t.push_back(real(
+      "optimizer.clip", [](auto& c) -> auto& { return c.optimizer.clip; }, 0, kReal, true,
+      "Gradients are scaled down to this global norm; 1e6 is never reached."));
+  t.push_back(real(
+      "optimizer.lr_a_log", [](auto& c) -> auto& { return c.optimizer.lr_a_log; }, 0, kReal, false,
+      "Factor on the learning rate of Mamba's A_log."));
+  t.push_back(real(
+      "optimizer.lr_d", [](auto& c) -> auto& { return c.optimizer.lr_d; }, 0, kReal, false,
+      "Factor on the learning rate of Mamba's D."));
+  t.push_back(choice(
+      "optimizer.schedule", [](auto& c) -> auto& { return c.optimizer.schedule; },
+      {"cosine", "wsd", "constant"},
+      "After the warm-up: cosine to final_lr, constant and then a linear decay (wsd), or constant."));
+  t.push_back(integer(
+      "optimizer.warmup_steps", [](auto& c) -> auto& { return c.optimizer.warmup_steps; }, 0, kMany,
+      "Steps over which the learning rate grows linearly to its peak."));
+  t.push_back(real(
+      "optimizer.final_lr", [](auto& c) -> auto& { return c.optimizer.final_lr; }, 0, 1, false,
+      "Learning rate at the end as a share of lr."));
+  t.push_back(real(
+      "optimizer.decay_share", [](auto& c) -> auto& { return c.optimizer.decay_share; }, 0, 1, true,
+      "Share of the steps that decay under schedule wsd."));
+}
+
+void add_train_options(std::vector<Option>& t) {
+  t.push_back(integer(
+      "train.steps", [](auto& c) -> auto& { return c.train.steps; }, 1, kMany,
+      "Optimizer steps of the run."));
+  t.push_back(real(
+      "train.minutes", [](auto& c) -> auto& { return c.train.minutes; }, 0, kReal, false,
+      "Stop after so many minutes, with the schedule following time; 0: no limit."));
+  t.push_back(choice(
+      "train.precision", [](auto& c) -> auto& { return c.train.precision; }, {"f32", "bf16"},
+      "Of matrix products and activations; masters, sums and statistics are fp32."));
+  t.push_back(choice(
+      "train.recompute", [](auto& c) -> auto& { return c.train.recompute; }, {"off", "mamba", "layer"},
+      "What is computed again in the backward to save memory."));
+  t.push_back(choice(
+      "train.bad_step", [](auto& c) -> auto& { return c.train.bad_step; }, {"stop", "skip", "rewind"},
+      "After a NaN, an Inf or a spike: stop with exit code 5, leave the step out, or go back to a "
+      "checkpoint."));
+  t.push_back(real(
+      "train.spike_factor", [](auto& c) -> auto& { return c.train.spike_factor; }, 0, kReal, false,
+      "A loss above median + factor x MAD of the last 128 steps is a bad step; 0: off."));
+  t.push_back(integer(
+      "train.bucket_mb", [](auto& c) -> auto& { return c.train.bucket_mb; }, 1, 4096,
+      "Gradients are summed over ranks in buckets of this many MiB, during the backward."));
+  t.push_back(text(
+      "train.branch_from", [](auto& c) -> auto& { return c.train.branch_from; },
+      "Checkpoint to take weights, moments and the data cursor from, for a new run with other settings."));
+  t.push_back(text(
+      "train.init_from", [](auto& c) -> auto& { return c.train.init_from; },
+      "Checkpoint to take the weights alone from (fine-tuning)."));
+}
+
+void add_parallel_options(std::vector<Option>& t) {
+  t.push_back(integer(
+      "parallel.data", [](auto& c) -> auto& { return c.parallel.data; }, 0, kRanks,
+      "Groups of ranks that see different rows; 0: what the other degrees leave over."));
+  t.push_back(integer(
+      "parallel.context", [](auto& c) -> auto& { return c.parallel.context; }, 1, kRanks,
+      "Ranks that share each sequence."));
+  t.push_back(integer(
+      "parallel.tensor", [](auto& c) -> auto& { return c.parallel.tensor; }, 1, kRanks,
+      "Ranks that share each matrix."));
+  t.push_back(integer(
+      "parallel.expert", [](auto& c) -> auto& { return c.parallel.expert; }, 1, kRanks,
+      "Ranks that share the experts of a layer."));
+}
+
+void add_output_options(std::vector<Option>& t) {
+  t.push_back(integer(
+      "checkpoint.every", [](auto& c) -> auto& { return c.checkpoint.every; }, 1, kMany,
+      "Steps between checkpoints; one more is written at the end."));
+  t.push_back(integer(
+      "checkpoint.keep_last", [](auto& c) -> auto& { return c.checkpoint.keep_last; }, 1, kMany,
+      "Newest checkpoints that are kept."));
+  t.push_back(integer(
+      "checkpoint.keep_every", [](auto& c) -> auto& { return c.checkpoint.keep_every; }, 0, kMany,
+      "Checkpoints at multiples of this many steps are kept for good; 0: none."));
+  t.push_back(integer(
+      "log.every", [](auto& c) -> auto& { return c.log.every; }, 1, kMany,
+      "Steps between lines on the console."));
+  t.push_back(integer(
+      "log.evaluate_every", [](auto& c) -> auto& { return c.log.evaluate_every; }, 1, kMany,
+      "Steps between evaluations on held-out text; one more is made at the end."));
+  t.push_back(integer(
+      "log.evaluate_tokens", [](auto& c) -> auto& { return c.log.evaluate_tokens; }, 0, kMany,
+      "Held-out tokens of an evaluation; 0: all."));
+  t.push_back(choice(
+      "log.level", [](auto& c) -> auto& { return c.log.level; }, {"error", "warning", "info", "debug"},
+      "Least important line that is shown."));
+}
+
+}  // namespace
+
+const std::vector<Option>& config_options() {
+  static const std::vector<Option> table = [] {
+    std::vector<Option> t;
+    add_run_options(t);
+    add_model_options(t);
+    add_data_options(t);
+    add_optimizer_options(t);
+    add_train_options(t);
+    add_parallel_options(t);
+    add_output_options(t);
+    return t;
+  }();
+  return table;
+}
+
+const std::vector<SectionDoc>& config_sections() {
+  static const std::vector<SectionDoc> sections = {
+      {"run", "Where the run lives and on what it runs."},
+      {"model", "The architecture. Names follow Hugging Face's JambaConfig where it has the field."},
+      {"data", "What the model reads, and how much of it at a time."},
+      {"optimizer", "AdamW and its learning rate."},
+      {"train", "How long, how precisely, and what to do when a step goes wrong."},
+      {"parallel", "Degrees of parallelism; their product (expert aside) is the number of ranks."},
+      {"checkpoint", "How often the run is saved and what is kept."},
+      {"log", "What is shown and evaluated on the way."},
+  };
+  return sections;
+}
+
+}  // namespace jambalaya

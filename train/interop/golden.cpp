@@ -1,0 +1,223 @@
+#include "train/interop/golden.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+
+#include "train/files.h"
+#include "train/interop/huggingface.h"
+#include "train/interop/safetensors.h"
+#include "train/json.h"
+#include "train/run/optimizer.h"
+
+namespace jambalaya {
+
+namespace {
+
+/// Rows of tokens shared out to data ranks, each row a document.
+struct Rows {
+  std::vector<int32_t> ids, targets;
+  DocumentsBuffer documents;
+  int64_t first = 0, count = 0, length = 0;  ///< this rank's rows
+  double counted = 0, tokens = 0;            ///< of all rows
+
+  /// ids, labels [rows, length]; the label of position t is compared with the logits of t - 1.
+  Rows(const std::vector<int64_t>& all_ids, const std::vector<int64_t>& labels, int64_t rows, int64_t width, int rank, int ranks) : length(width) {
+    first = rows * rank / ranks;
+    count = rows * (rank + 1) / ranks - first;
+    tokens = double(rows * width);
+    for (int64_t i = 0; i < rows * width; i++) {
+      int64_t target = (i + 1) % width ? labels[size_t(i + 1)] : -100;
+      counted += target >= 0;
+      if (i / width < first || i / width >= first + count) continue;
+      ids.push_back(int32_t(all_ids[size_t(i)]));
+      targets.push_back(int32_t(target));
+    }
+    documents.assign(std::vector<int64_t>(size_t(count), width));
+  }
+  Batch batch() const {
+    const int64_t t = int64_t(ids.size());
+    return {make_tensor(ids.data(), {t}), make_tensor(targets.data(), {t}), documents.view()};
+  }
+};
+
+struct Error2 {  // sums for a relative L2 error
+  double difference = 0, reference = 0;
+  void add(double ours, double theirs) {
+    difference += (ours - theirs) * (ours - theirs);
+    reference += theirs * theirs;
+  }
+  /// A reference of zeros (an expert that nobody chose) must be met exactly.
+  double relative() const { return difference == 0 ? 0 : std::sqrt(difference / std::max(reference, 1e-60)); }
+};
+
+const SafeTensor& need(const SafeTensorsFile& file, const std::string& name) {
+  const SafeTensor* t = file.find(name);
+  if (!t) throw Error(Exit::bad_input, cat(file.path(), ": tensor '", name, "' is missing"));
+  return *t;
+}
+
+/// Our tensor of a row, seen as the Hugging Face tensor.
+Tensor view_of(const Tensor& row, const HfTensor& hf) {
+  return (hf.expert >= 0 ? row.at(hf.expert) : row).slice_rows(hf.begin, hf.end);
+}
+
+class Comparison {
+ public:
+  Comparison(Runtime& runtime, std::string folder, const ModelConfig& model, Precision precision, Recompute recompute, const GoldenTolerances& tolerances)
+      : runtime_(runtime), folder_(std::move(folder)), model_(model), precision_(precision), tolerances_(tolerances),
+        parameters_(model, precision, true), regions_(runtime.mesh()), jamba_(parameters_, regions_), names_(hf_tensors(model, parameters_.table())) {
+    jamba_.recompute = recompute;
+    load();
+  }
+
+  GoldenResult run() {
+    compare_forward_and_backward();
+    if (std::filesystem::exists(folder_ + "/trajectory.json")) follow_trajectory();
+    return std::move(result_);
+  }
+
+ private:
+  void load() {
+    import_weights(folder_, parameters_);
+    parameters_.refresh_compute(runtime_.context());
+  }
+  bool bf16() const { return precision_ == Precision::bf16; }
+  Communicator& ranks() { return runtime_.mesh().data(); }
+  void add(std::string what, const char* measure, double error, double tolerance) {
+    result_.measured.push_back({std::move(what), measure, error, tolerance});
+  }
+
+  /// Forward and backward of the rows; the objective and the sums over all ranks.
+  double step(const Rows& rows, double sums[kLossSums]) {
+    Context& ctx = runtime_.context();
+    std::fill(sums, sums + kLossSums, 0.0);
+    LossScale scale{1 / rows.counted, 1, rows.tokens};
+    parameters_.zero_gradients(ctx);
+    jamba_.train(ctx, rows.batch(), scale, make_tensor(sums, {kLossSums}));
+    ranks().all_reduce(parameters_.flat_gradient());
+    ranks().all_reduce(make_tensor(sums, {kLossSums}));
+    sums[kAux] /= ranks().size();  // each rank added the loss of the whole micro-batch
+    sums[kRouterZ] /= ranks().size();
+    return objective(model_, sums, scale);
+  }
+
+  void compare_forward_and_backward() {
+    SafeTensorsFile expected(folder_ + "/expected.safetensors");
+    const SafeTensor& ids = need(expected, "input_ids");
+    if (ids.shape.size() != 2) throw Error(Exit::bad_input, cat(expected.path(), ": input_ids must be [rows, tokens]"));
+    Rows rows(expected.read_i64(ids), expected.read_i64(need(expected, "labels")), ids.shape[0], ids.shape[1], ranks().rank(), ranks().size());
+    compare_logits(expected, rows);
+    double sums[kLossSums];
+    double loss = step(rows, sums);
+    add("loss", "abs", std::abs(loss - expected.read_f64(need(expected, "loss")).at(0)), tolerances_.loss);
+    if (expected.find("aux_loss"))
+      add("aux_loss", "abs", std::abs(sums[kAux] - expected.read_f64(need(expected, "aux_loss")).at(0)), tolerances_.aux);
+    compare_gradients();
+  }
+
+  void compare_logits(const SafeTensorsFile& expected, const Rows& rows) {
+    const int64_t t = int64_t(rows.ids.size()), v = model_.vocab_size;
+    std::vector<float> ours(size_t(t * v));
+    double ignored[kLossSums] = {};
+    jamba_.evaluate(runtime_.context(), rows.batch(), make_tensor(ignored, {kLossSums}), {}, {}, make_tensor(ours.data(), {t, v}));
+    std::vector<double> theirs = expected.read_f64(need(expected, "logits"));
+    double worst = 0;
+    Error2 l2;
+    for (size_t i = 0; i < ours.size(); i++) {
+      double reference = theirs.at(size_t(rows.first * rows.length * v) + i);
+      double error = std::abs(double(ours[i]) - reference);
+      worst = error > worst || std::isnan(error) ? error : worst;
+      l2.add(double(ours[i]), reference);
+    }
+    ranks().all_reduce(make_tensor(&worst, {1}), Reduce::max);
+    ranks().all_reduce(make_tensor(&l2.difference, {1}));
+    ranks().all_reduce(make_tensor(&l2.reference, {1}));
+    if (bf16()) add("logits", "relative L2", l2.relative(), tolerances_.logits);
+    else add("logits", "max abs", worst, tolerances_.logits);
+  }
+
+  void compare_gradients() {
+    SafeTensorsFile expected(folder_ + "/gradients.safetensors");
+    for (const HfTensor& hf : names_) {
+      Tensor ours = view_of(parameters_.gradient(hf.row), hf);
+      std::vector<float> theirs = expected.read_f32(need(expected, hf.hf_name));
+      JAMBALAYA_CHECK(int64_t(theirs.size()) == ours.numel(), hf.hf_name, ": ", theirs.size(), " numbers for ", ours.describe());
+      Error2 l2;
+      for (size_t i = 0; i < theirs.size(); i++) l2.add(double(ours.ptr<float>()[i]), double(theirs[i]));
+      add("gradient " + hf.hf_name, "relative L2", l2.relative(), tolerances_.gradient);
+    }
+    if (expected.tensors().size() != names_.size())
+      throw Error(Exit::bad_input, cat(expected.path(), ": holds ", expected.tensors().size(), " gradients, the model has ", names_.size(), " tensors"));
+  }
+
+  void follow_trajectory() {
+    load();
+    const std::string path = folder_ + "/trajectory.json";
+    Json json = parse_json(read_small_file(path, 64 << 20), path);
+    SafeTensorsFile file(folder_ + "/trajectory.safetensors");
+    const SafeTensor& batches = need(file, "batches");
+    std::vector<int64_t> ids = file.read_i64(batches);
+    OptimizerSection settings{.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .clip = 1.0};
+    Optimizer optimizer(parameters_, settings);
+    auto numbers = [&](const char* key) { return JsonReader(json, path, Exit::bad_input).at(key, Json::Kind::array).array; };
+    std::vector<Json> rates = numbers("learning_rates"), losses = numbers("losses"), norms = numbers("gradient_norms");
+    double loss_error = 0, norm_error = 0;
+    const int64_t steps = batches.shape.at(0), size = batches.shape.at(1) * batches.shape.at(2);
+    for (int64_t s = 0; s < steps; s++) {
+      std::vector<int64_t> now(ids.begin() + s * size, ids.begin() + (s + 1) * size);
+      Rows rows(now, now, batches.shape[1], batches.shape[2], ranks().rank(), ranks().size());
+      double sums[kLossSums];
+      double loss = step(rows, sums), norm = optimizer.gradient_norm(runtime_.context());
+      optimizer.step(runtime_.context(), rates.at(size_t(s)).number, norm);
+      loss_error = std::max(loss_error, std::abs(loss - losses.at(size_t(s)).number));
+      norm_error = std::max(norm_error, std::abs(norm / norms.at(size_t(s)).number - 1));
+    }
+    add("trajectory losses", "max abs", loss_error, tolerances_.trajectory);
+    add("trajectory gradient norms", "max relative", norm_error, bf16() ? 0.1 : 2e-3);
+    compare_final_norms(JsonReader(json, path, Exit::bad_input).at("final_norms", Json::Kind::object));
+  }
+
+  void compare_final_norms(const Json& expected) {
+    double worst = 0;
+    for (const HfTensor& hf : names_) {
+      const Json* theirs = expected.find(hf.hf_name);
+      if (!theirs) throw Error(Exit::bad_input, cat(folder_, "/trajectory.json: final_norms has no ", hf.hf_name));
+      Tensor ours = view_of(parameters_.master(hf.row), hf);
+      double squares = 0;
+      for (int64_t i = 0; i < ours.numel(); i++) squares += double(ours.ptr<float>()[i]) * double(ours.ptr<float>()[i]);
+      worst = std::max(worst, std::abs(std::sqrt(squares) / theirs->number - 1));
+    }
+    add("trajectory final norms", "max relative", worst, bf16() ? 1e-2 : 1e-4);
+  }
+
+  Runtime& runtime_;
+  std::string folder_;
+  ModelConfig model_;
+  Precision precision_;
+  GoldenTolerances tolerances_;
+  Parameters parameters_;
+  Regions regions_;
+  Jamba jamba_;
+  std::vector<HfTensor> names_;
+  GoldenResult result_;
+};
+
+}  // namespace
+
+bool GoldenResult::passed() const {
+  return !measured.empty() && std::all_of(measured.begin(), measured.end(), [](const Measured& m) { return m.passed(); });
+}
+
+GoldenTolerances GoldenTolerances::of(Precision precision) {
+  // bf16: the reference library in bf16 is itself 1.2 to 4.3 % away in its logits, with routing flips.
+  if (precision == Precision::bf16) return {.logits = 0.08, .loss = 2e-2, .aux = 5e-2, .gradient = 0.5, .trajectory = 5e-2};
+  return {.logits = 5e-5, .loss = 1e-5, .aux = 1e-5, .gradient = 3e-4, .trajectory = 2e-4};
+}
+
+GoldenResult compare_golden(Runtime& runtime, const std::string& folder, const ModelConfig& model, Precision precision, Recompute recompute,
+                            const GoldenTolerances& tolerances) {
+  return Comparison(runtime, folder, model, precision, recompute, tolerances).run();
+}
+
+}  // namespace jambalaya

@@ -1,0 +1,147 @@
+// Weights in: which part of the parameter table each tensor of the files fills, checked as a whole before any
+// is read.
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+
+#include "train/config.h"
+#include "train/interop/huggingface.h"
+#include "train/interop/names.h"
+#include "train/interop/safetensors.h"
+#include "train/json.h"
+
+namespace jambalaya {
+namespace {
+
+namespace fs = std::filesystem;
+using Entries = std::map<std::string, SafeTensorsFolder::Entry>;
+constexpr int64_t config_limit = 16'000'000;
+
+struct Piece {
+  SafeTensorsFolder::Entry source;
+  int row;
+  ElementRange range;
+};
+
+std::string shape_text(const std::vector<int64_t>& shape) {
+  std::string text = "[";
+  for (size_t i = 0; i < shape.size(); i++) text += cat(i ? ", " : "", shape[i]);
+  return text + "]";
+}
+
+bool is_floating(SafeType type) {
+  return type == SafeType::f32 || type == SafeType::bf16 || type == SafeType::f16 || type == SafeType::f64;
+}
+
+Piece place(const TensorNames& names, const std::vector<ParameterRow>& table,
+            const SafeTensorsFolder::Entry& entry) {
+  const SafeTensor& tensor = *entry.tensor;
+  const auto refuse = [&](const std::string& rule) {
+    throw Error(Exit::bad_input, cat(entry.file->path(), ": tensor '", printable(tensor.name), "': ", rule));
+  };
+  const auto target = names.locate(tensor.name);
+  if (!target)
+    refuse(tensor.name == "lm_head.weight"
+               ? "unexpected: the config ties the head to the embedding"
+               : "unexpected: the model that the config describes has no such tensor");
+  if (tensor.shape != target->hf_shape)
+    refuse(
+        cat("shape ", shape_text(tensor.shape), ", but the config asks for ", shape_text(target->hf_shape)));
+  if (!is_floating(tensor.type))
+    refuse(cat(name_of(tensor.type), " weights; F32, BF16, F16 or F64 are expected"));
+  return {entry, target->row, elements_of(*target, table[size_t(target->row)])};
+}
+
+/// Every element of the table from exactly one tensor.
+std::vector<Piece> plan(const Entries& entries, const ModelConfig& config,
+                        const std::vector<ParameterRow>& table, bool native, const std::string& source) {
+  const TensorNames names(config, table, native);
+  std::vector<Piece> pieces;
+  for (const auto& [name, entry] : entries) pieces.push_back(place(names, table, entry));
+  std::sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) {
+    return std::tie(a.row, a.range.first) < std::tie(b.row, b.range.first);
+  });
+  size_t next = 0;
+  for (int row = 0; row < int(table.size()); row++) {
+    int64_t filled = 0;
+    for (; next < pieces.size() && pieces[next].row == row; next++) {
+      const Piece& piece = pieces[next];
+      if (piece.range.first < filled)
+        throw Error(Exit::bad_input,
+                    cat(source, ": tensors '", printable(pieces[next - 1].source.tensor->name), "' and '",
+                        printable(piece.source.tensor->name), "' give the same weights twice"));
+      if (piece.range.first > filled) break;
+      filled += piece.range.count;
+    }
+    if (filled != table[size_t(row)].numel())
+      throw Error(Exit::bad_input,
+                  cat(source, ": tensor '", names.name_of_element(row, filled), "' is missing"));
+  }
+  return pieces;
+}
+
+void read_pieces(const std::vector<Piece>& pieces, Parameters& parameters) {
+  for (const Piece& piece : pieces) {
+    const Tensor master = parameters.master(piece.row);
+    JAMBALAYA_CHECK(master.numel() == parameters.table()[size_t(piece.row)].numel(),
+                    "import needs whole parameters");
+    float* out = master.ptr<float>() + piece.range.first;
+    piece.source.file->read_f32(*piece.source.tensor, 0, piece.range.count, out);
+    for (int64_t i = 0; i < piece.range.count; i++)
+      if (!std::isfinite(out[i]))
+        throw Error(Exit::bad_input,
+                    cat(piece.source.file->path(), ": tensor '", printable(piece.source.tensor->name),
+                        "': element ", i, " is ", std::isnan(out[i]) ? "NaN" : "infinite"));
+  }
+}
+
+bool is_native(const std::string& folder) {
+  std::error_code error;
+  const bool native = fs::exists(fs::path(folder) / "jambalaya.json", error);
+  if (native && fs::exists(fs::path(folder) / "config.json", error))
+    throw Error(Exit::bad_input,
+                cat(folder, ": holds both config.json and jambalaya.json; remove the one that is stale"));
+  return native;
+}
+
+}  // namespace
+
+ModelConfig read_model_config(const std::string& folder) {
+  std::error_code error;
+  if (!fs::is_directory(folder, error)) throw Error(Exit::bad_input, cat(folder, ": not a folder"));
+  if (!is_native(folder)) {
+    const std::string path = (fs::path(folder) / "config.json").string();
+    return model_config_from_hf(read_small_file(path, config_limit), path);
+  }
+  const std::string path = (fs::path(folder) / "jambalaya.json").string();
+  const Json json = parse_json(read_small_file(path, config_limit), path);
+  const JsonReader reader(json, path, Exit::bad_input);
+  if (reader.string("format") != "jambalaya-native") reader.fail("format", "jambalaya-native is expected");
+  if (reader.integer("format_version") != 1) reader.fail("format_version", "this version reads format 1");
+  try {
+    return parse_model_config(reader.string("model"), cat(path, ": model"));
+  } catch (const Error& e) {
+    throw Error(Exit::bad_input, e.what());
+  }
+}
+
+void check_weights(const std::string& folder, const ModelConfig& config) {
+  const bool native = is_native(folder);
+  const SafeTensorsFolder files(folder);
+  plan(files.entries(), config, parameter_table(config), native, folder);
+}
+
+void import_weights(const std::string& folder, Parameters& parameters) {
+  const bool native = is_native(folder);
+  const SafeTensorsFolder files(folder);
+  read_pieces(plan(files.entries(), parameters.config(), parameters.table(), native, folder), parameters);
+}
+
+void import_weights_file(const std::string& path, Parameters& parameters) {
+  const SafeTensorsFile file(path);
+  Entries entries;
+  for (const SafeTensor& tensor : file.tensors()) entries[tensor.name] = {&file, &tensor};
+  read_pieces(plan(entries, parameters.config(), parameters.table(), false, path), parameters);
+}
+
+}  // namespace jambalaya

@@ -1,0 +1,37 @@
+// What a process needs before a model: its ranks, threads, scratch memory and backend.
+#pragma once
+#include <memory>
+#include <string>
+
+#include "kernels/ops.h"
+#include "parallel/mesh.h"
+#include "train/config.h"
+
+namespace jambalaya {
+
+class Runtime {
+ public:
+  /// Starts MPI when launched by it. threads = 0: the machine's cores shared among its ranks.
+  Runtime(const Layout& layout, int threads, const std::string& device);
+  /// One rank, no MPI: commands that work on one file.
+  static std::unique_ptr<Runtime> single(int threads);
+
+  Mesh& mesh() { return *mesh_; }
+  Context& context() { return context_; }
+  bool lead() const { return mesh_->rank() == 0; }
+  int threads() const { return pool_->size(); }
+  int64_t scratch_high_water() const { return scratch_.high_water(); }
+
+ private:
+  Runtime(std::unique_ptr<Mesh> mesh, int threads, int local_rank, int local_size);
+  std::unique_ptr<Mesh> mesh_;
+  Arena scratch_;
+  std::unique_ptr<ThreadPool> pool_;
+  Context context_;
+};
+
+/// Ranks of this job on this host, from the launcher's environment (1 without one).
+int local_size();
+int local_rank();
+
+}  // namespace jambalaya
