@@ -96,7 +96,7 @@ struct SsmNormsForward {
   float eps = 1e-6f;
   Tensor dt;                 ///< act [T, R]
   Tensor b, c;               ///< f32 [T, N]
-  Tensor rstd;               ///< f32 [T, 3]
+  Tensor rstd;               ///< f32 [T, 3]; 1 for a part that is copied
 };
 struct SsmNormsBackward {
   Tensor ddt;                ///< act or f32 [T, R]
@@ -147,9 +147,11 @@ struct ScanForward {
   Tensor o;       ///< act [T, E]
   Tensor h_last;  ///< optional f32 [S, N, E]: state after each segment (may be h0's memory)
   Tensor states;  ///< optional f32 [scan_states(T), N, E]: states kept for the backward
-  Tensor delta_range;  ///< optional f32 [2]: smallest and largest delta of this call (telemetry), written
+  Tensor delta_range;  ///< optional f32 [2]: smallest and largest delta of this call (telemetry), written; 0 without tokens
 };
-/// Tokens between kept states: token t*kScanChunk - 1's state (the one that enters chunk t) is states[t].
+/// Tokens between kept states: states[c] [N, E] is the state that enters token c * kScanChunk of the packed stream
+/// (what the recurrence calls h[t-1] there): the state after the token before it or, where token c * kScanChunk is
+/// the first of its segment, that segment's start state (h0, or zero).
 inline constexpr int64_t kScanChunk = 64;
 inline int64_t scan_states(int64_t tokens) { return (tokens + kScanChunk - 1) / kScanChunk; }
 struct ScanBackward {

@@ -293,13 +293,22 @@ const std::string& JsonReader::string(std::string_view key) const {
 
 double JsonReader::number(std::string_view key) const {
   const Json* value = object_.find(key);
-  if (value && value->is(Json::Kind::string)) {
-    if (value->string == "nan") return std::numeric_limits<double>::quiet_NaN();
-    if (value->string == "inf") return std::numeric_limits<double>::infinity();
-    if (value->string == "-inf") return -std::numeric_limits<double>::infinity();
-  }
-  if (value && value->is(Json::Kind::integer)) return value->number;
-  return at(key, Json::Kind::number).number;
+  if (!value) fail(key, "missing");
+  return number_of(*value, key);
+}
+
+double JsonReader::number_of(const Json& value, std::string_view key) const {
+  if (value.is(Json::Kind::integer) || value.is(Json::Kind::number)) return value.number;
+  if (value.is(Json::Kind::string) && value.string == "nan") return std::numeric_limits<double>::quiet_NaN();
+  if (value.is(Json::Kind::string) && value.string == "inf") return std::numeric_limits<double>::infinity();
+  if (value.is(Json::Kind::string) && value.string == "-inf") return -std::numeric_limits<double>::infinity();
+  fail(key, cat("a number is expected, not ", name_of(value.kind)));
+}
+
+std::vector<double> JsonReader::numbers(std::string_view key) const {
+  std::vector<double> values;
+  for (const Json& value : at(key, Json::Kind::array).array) values.push_back(number_of(value, key));
+  return values;
 }
 
 std::vector<int64_t> JsonReader::integers(std::string_view key) const {

@@ -86,10 +86,12 @@ class JsonReader {
   bool boolean(std::string_view key) const;
   const std::string& string(std::string_view key) const;
   std::vector<int64_t> integers(std::string_view key) const;
+  std::vector<double> numbers(std::string_view key) const;  ///< as number() reads them
   JsonReader child(std::string_view key) const;
   [[noreturn]] void fail(std::string_view key, const std::string& rule) const;
 
  private:
+  double number_of(const Json& value, std::string_view key) const;
   const Json& object_;
   std::string source_;
   Exit exit_;

@@ -24,29 +24,38 @@ void check_activation(const Tensor& t, DType act, std::initializer_list<int64_t>
   JAMBALAYA_CHECK(t.dtype == act, name, " is ", t.describe(), " among activations of ", name_of(act));
 }
 
-template <class Op> ConvInputs inputs(const Op& op) {
+template <class Op>
+ConvInputs inputs(const Op& op) {
   const int64_t T = op.docs.tokens, S = op.docs.count, E = op.w.shape[0], W = op.w.shape[1];
   JAMBALAYA_CHECK(W >= 1, "conv width ", W);
   check_packed(op.w, DType::f32, {E, W}, "w");
   if (op.bias) check_packed(op.bias, DType::f32, {E}, "bias");
   check_activation(op.x, op.x.dtype, {T, E}, "x");
   if (op.left) check_packed(op.left, DType::f32, {S, W - 1, E}, "left");
-  return {.x = op.x.data, .x_stride = op.x.row_stride,
-          .w = op.w.template ptr<float>(), .bias = op.bias ? op.bias.template ptr<float>() : nullptr,
-          .offsets = op.docs.offsets, .segment_of = op.docs.segment_of,
-          .left = op.left ? op.left.template ptr<float>() : nullptr, .channels = E, .width = W};
+  return {.x = op.x.data,
+          .x_stride = op.x.row_stride,
+          .w = op.w.template ptr<float>(),
+          .bias = op.bias ? op.bias.template ptr<float>() : nullptr,
+          .offsets = op.docs.offsets,
+          .segment_of = op.docs.segment_of,
+          .left = op.left ? op.left.template ptr<float>() : nullptr,
+          .channels = E,
+          .width = W};
 }
 
-/// tail[s][i] = the input W - 1 - i places before segment s's end. `tail` may be `left`: row i is read from a row
-/// at or after it, so rising i is safe.
+/// tail[s][i] = the input W - 1 - i places before segment s's end. `tail` may be `left`: row i is read from a
+/// row at or after it, so rising i is safe.
 void write_tail(const ConvForward& op, const ConvInputs& in, int64_t s) {
-  const int64_t past = in.width - 1, E = in.channels, begin = op.docs.offsets[s], end = op.docs.offsets[s + 1];
+  const int64_t past = in.width - 1, E = in.channels, begin = op.docs.offsets[s],
+                end = op.docs.offsets[s + 1];
   float* tail = op.tail.ptr<float>() + s * past * E;
   for (int64_t i = 0; i < past; i++, tail += E) {
     const int64_t q = end - past + i, row = q * in.x_stride;
     if (q < begin) {
-      if (!in.left) std::memset(tail, 0, size_t(E) * 4);
-      else std::memmove(tail, in.left + (s * past + past + q - begin) * E, size_t(E) * 4);
+      if (!in.left)
+        std::memset(tail, 0, size_t(E) * 4);
+      else
+        std::memmove(tail, in.left + (s * past + past + q - begin) * E, size_t(E) * 4);
     } else if (op.x.dtype == DType::f32) {
       std::memcpy(tail, op.x.ptr<float>() + row, size_t(E) * 4);
     } else {
@@ -70,8 +79,11 @@ void CpuOps::conv_forward(Context& ctx, const ConvForward& op) {
   auto kernel = op.x.dtype == DType::bf16 ? simd_.conv.forward_bf16 : simd_.conv.forward_f32;
   ctx.pool->run(groups * chunks, [&](int64_t i) {
     const int64_t g = i % groups, c = i / groups;
-    kernel(args, {.e0 = g * kGroup, .e1 = std::min(E, (g + 1) * kGroup),
-                  .t0 = c * kTokens, .t1 = std::min(T, (c + 1) * kTokens), .scratch = scratch + i * floats});
+    kernel(args, {.e0 = g * kGroup,
+                  .e1 = std::min(E, (g + 1) * kGroup),
+                  .t0 = c * kTokens,
+                  .t1 = std::min(T, (c + 1) * kTokens),
+                  .scratch = scratch + i * floats});
   });
   // After all of `left` was read.
   if (op.tail) ctx.pool->run(S, [&](int64_t s) { write_tail(op, in, s); });
@@ -87,8 +99,11 @@ void CpuOps::conv_backward(Context& ctx, const ConvBackward& op) {
   if (op.bias) check_packed(op.dbias, DType::f32, {E}, "dbias");
   if (op.dleft) check_packed(op.dleft, DType::f32, {S, W - 1, E}, "dleft");
   if (op.dtail) check_packed(op.dtail, DType::f32, {S, W - 1, E}, "dtail");
-  const ConvBackwardArgs args{.in = in, .du = op.du.data, .du_stride = op.du.row_stride,
-                              .dx = op.dx.data, .dx_stride = op.dx.row_stride,
+  const ConvBackwardArgs args{.in = in,
+                              .du = op.du.data,
+                              .du_stride = op.du.row_stride,
+                              .dx = op.dx.data,
+                              .dx_stride = op.dx.row_stride,
                               .dleft = op.dleft ? op.dleft.ptr<float>() : nullptr,
                               .dtail = op.dtail ? op.dtail.ptr<float>() : nullptr};
   const int64_t tokens = std::max(kTokens, ceil_div(ceil_div(T, kMaxChunks), kConvTile) * kConvTile);
@@ -97,13 +112,17 @@ void CpuOps::conv_backward(Context& ctx, const ConvBackward& op) {
   const int64_t floats = simd_.conv.scratch(W);
   float* scratch = ctx.scratch->array<float>(groups * chunks * floats, "conv");
   float* partial = ctx.scratch->array<float>(chunks * (W + 1) * E, "conv");
-  auto kernel = act == DType::f32              ? simd_.conv.backward_f32
+  auto kernel = act == DType::f32           ? simd_.conv.backward_f32
                 : op.du.dtype == DType::f32 ? simd_.conv.backward_bf16_du_f32
-                                               : simd_.conv.backward_bf16;
+                                            : simd_.conv.backward_bf16;
   ctx.pool->run(groups * chunks, [&](int64_t i) {
     const int64_t g = i % groups, c = i / groups;
-    kernel(args, {.e0 = g * kGroup, .e1 = std::min(E, (g + 1) * kGroup),
-                  .t0 = c * tokens, .t1 = std::min(T, (c + 1) * tokens), .scratch = scratch + i * floats},
+    kernel(args,
+           {.e0 = g * kGroup,
+            .e1 = std::min(E, (g + 1) * kGroup),
+            .t0 = c * tokens,
+            .t1 = std::min(T, (c + 1) * tokens),
+            .scratch = scratch + i * floats},
            partial + c * (W + 1) * E);
   });
   float *dw = op.dw.ptr<float>(), *dbias = op.bias ? op.dbias.ptr<float>() : nullptr;
@@ -112,16 +131,20 @@ void CpuOps::conv_backward(Context& ctx, const ConvBackward& op) {
       for (int64_t j = 0; j <= W; j++) {
         const float* sums = partial + (c * (W + 1) + j) * E;
         for (int64_t e = e0; e < e1; e++)
-          if (j < W) dw[e * W + j] += sums[e];
-          else if (dbias) dbias[e] += sums[e];
+          if (j < W)
+            dw[e * W + j] += sums[e];
+          else if (dbias)
+            dbias[e] += sums[e];
       }
   });
   if (!op.dleft) return;
   for (int64_t s = 0; s < S; s++) {  // an empty segment's tail is its left
     if (op.docs.offsets[s] != op.docs.offsets[s + 1]) continue;
     const Tensor to = op.dleft.at(s);
-    if (op.dtail) std::memmove(to.data, op.dtail.at(s).data, size_t(to.bytes()));
-    else std::memset(to.data, 0, size_t(to.bytes()));
+    if (op.dtail)
+      std::memmove(to.data, op.dtail.at(s).data, size_t(to.bytes()));
+    else
+      std::memset(to.data, 0, size_t(to.bytes()));
   }
 }
 

@@ -1,5 +1,5 @@
-// RMSNorm and the three norms inside Jamba's Mamba on the CPU: rows in parallel, gradients of weights over fixed
-// chunks of tokens. The arithmetic is in simd/norm.simd.cpp.
+// RMSNorm and the three norms inside Jamba's Mamba on the CPU: rows in parallel, gradients of weights over
+// fixed chunks of tokens. The arithmetic is in simd/norm.simd.cpp.
 #include <algorithm>
 
 #include "kernels/cpu/check.h"
@@ -51,7 +51,8 @@ struct Chunks {
   int64_t rows, count;
   explicit Chunks(int64_t tokens)
       : rows(std::max(kMinRows, ceil_div(tokens, kMaxChunks))), count(ceil_div(tokens, rows)) {}
-  template <class F> void run(Context& ctx, int64_t tokens, F&& f) const {
+  template <class F>
+  void run(Context& ctx, int64_t tokens, F&& f) const {
     ctx.pool->run(count, [&](int64_t c) { f(c, c * rows, std::min(tokens, (c + 1) * rows)); });
   }
 };
@@ -79,7 +80,8 @@ void CpuOps::rms_norm_forward(Context& ctx, const RmsNormForward& op) {
   if (op.branch) {
     check_shape(op.branch, {T, D}, "branch");
     check_shape(op.h_out, {T, D}, "h_out");
-    JAMBALAYA_CHECK(op.h_out.dtype == op.h.dtype, "h_out is ", op.h_out.describe(), ", h is ", op.h.describe());
+    JAMBALAYA_CHECK(op.h_out.dtype == op.h.dtype, "h_out is ", op.h_out.describe(), ", h is ",
+                    op.h.describe());
     args.branch = op.branch.data;
     args.branch_stride = op.branch.row_stride;
     args.h_out = op.h_out.data;
@@ -105,7 +107,8 @@ void CpuOps::rms_norm_backward(Context& ctx, const RmsNormBackward& op) {
   const Chunks chunks(T);
   ArenaScope scope(*ctx.scratch);
   float* partial = ctx.scratch->array<float>(chunks.count * D, "norm");
-  chunks.run(ctx, T, [&](int64_t c, int64_t begin, int64_t end) { kernel(args, begin, end, partial + c * D); });
+  chunks.run(ctx, T,
+             [&](int64_t c, int64_t begin, int64_t end) { kernel(args, begin, end, partial + c * D); });
   add_partials(ctx, partial, chunks.count, D, op.dweight);
 }
 
@@ -155,7 +158,8 @@ void CpuOps::ssm_norms_backward(Context& ctx, const SsmNormsBackward& op) {
                          {op.dp.slice_columns(R + N, P), op.w_c, op.dc}};
   const Tensor dweights[3] = {op.dw_dt, op.dw_b, op.dw_c};
   for (int i = 0; i < 3; i++)
-    if (parts[i].weight) check_packed(dweights[i], DType::f32, {column[i + 1] - column[i]}, "gradient of a weight");
+    if (parts[i].weight)
+      check_packed(dweights[i], DType::f32, {column[i + 1] - column[i]}, "gradient of a weight");
   const Chunks chunks(T);
   ArenaScope scope(*ctx.scratch);
   float* partial = ctx.scratch->array<float>(chunks.count * P, "norm");
@@ -169,7 +173,8 @@ void CpuOps::ssm_norms_backward(Context& ctx, const SsmNormsBackward& op) {
         args.rstd_stride = 3;
         simd_.norm.backward[act_kind(dy)][0][0](args, begin, end, partial + c * P + column[i]);
       } else {
-        simd_.norm.copy[act_kind(dy)][0](dy.data, dy.row_stride, dp.data, dp.row_stride, dp.shape[1], begin, end);
+        simd_.norm.copy[act_kind(dy)][0](dy.data, dy.row_stride, dp.data, dp.row_stride, dp.shape[1], begin,
+                                         end);
       }
     }
   });

@@ -220,7 +220,8 @@ void expect_stable_sort(const Values& choices, int64_t tokens, int64_t k, int64_
   Values row_of(choices.size()), token_of(choices.size()), offsets(size_t(experts + 1), 0);
   for (size_t r = 0; r < order.size(); r++) {
     row_of[size_t(order[r])] = double(r);
-    token_of[r] = double(order[r] / k);
+    const int64_t token = order[r] / k;
+    token_of[r] = double(token);
   }
   for (int64_t x = 0; x <= experts; x++) {
     for (double c : choices) offsets[size_t(x)] += c < double(x);
@@ -284,8 +285,10 @@ TEST(rows, gather_copies_bits_and_its_backward_sums_over_choices) {
         SCOPED_TRACE(cat(isa, " ", name_of(act), " T ", m.tokens, " K ", m.k, " D ", m.width));
         const int64_t rows = m.tokens * m.k;
         Owned row_of(DType::i32, {m.tokens, m.k}, permutation(rows)), token_of(DType::i32, {rows});
-        for (int64_t i = 0; i < rows; i++)
-          write(token_of, int64_t(row_of.values()[size_t(i)]), double(i / m.k));
+        for (int64_t i = 0; i < rows; i++) {
+          const int64_t token = i / m.k;
+          write(token_of, int64_t(row_of.values()[size_t(i)]), double(token));
+        }
         Owned x(act, {m.tokens, m.width}, normal(m.tokens * m.width, 1), 5), y(act, {rows, m.width}, 3);
         cpu->gather_rows(cpu, {x, token_of, y});
         Values from = x.values(), to = y.values(), tokens = token_of.values();

@@ -1,5 +1,5 @@
 // Checkpoints: global tensors as boxes in one HDF5 file per writer rank and a manifest with hashes.
-//   step-00000200/{rank-00000.h5, ..., manifest.json}
+//   step-00000200/{rank-00000.h5, ..., config.yaml, tokenizer.json, manifest.json}
 // Written to a temporary folder, fsynced, renamed, published last: a torn save is never loaded.
 #pragma once
 #include <cstdint>
@@ -38,28 +38,51 @@ struct CheckpointInfo {
   std::string path;
   TrainState state;
   ModelConfig model;
-  bool weights_only = false;        ///< made by import: no optimizer moments
+  bool weights_only = false;  ///< made by import: no optimizer moments
+  int64_t world_size = 1;     ///< ranks that wrote it
+  struct StoredFile {
+    std::string name;
+    int64_t bytes = 0;
+    std::string hash;  ///< XXH3-128 of the whole file
+  };
+  struct StoredBox {
+    int file = 0;         ///< index into `files`
+    std::string dataset;  ///< in that file
+    std::vector<int64_t> offset, shape;
+    std::string hash;  ///< XXH3-128 of the floats in memory order
+  };
   struct Stored {
     std::string name;
     std::vector<int64_t> global_shape;
+    std::vector<StoredBox> boxes;  ///< together each element exactly once
   };
-  std::vector<Stored> tensors;
+  std::vector<StoredFile> files;
+  std::vector<Stored> tensors;  ///< by name
 };
 
-/// Every rank calls it with the boxes that it owns (each element of a tensor is in exactly one box of one rank;
-/// checked). Atomic: on any failure nothing is published, Error(io) on all ranks. Returns the published path
-/// `folder`/step-XXXXXXXX.
-std::string save_checkpoint(Communicator& world, const std::string& folder, const std::vector<Box>& boxes, const TrainState& state,
-                            const ModelConfig& model, bool weights_only);
+/// Every rank calls it with the boxes that it owns (each element of a tensor is in exactly one box of one
+/// rank; checked). Atomic: on any failure nothing is published, Error(io) on all ranks. Returns the published
+/// path `folder`/step-XXXXXXXX; a checkpoint of the same step that is there already is replaced.
+std::string save_checkpoint(Communicator& world, const std::string& folder, const std::vector<Box>& boxes,
+                            const TrainState& state, const ModelConfig& model, bool weights_only);
 
-/// Opens and verifies: manifest complete, every file there with its size and hash. Throws Error(checkpoint) naming the file.
+/// Opens and verifies: manifest complete, every file there with its size and hash. Throws Error(checkpoint)
+/// naming the file.
 CheckpointInfo open_checkpoint(const std::string& path, bool verify_hashes = true);
-/// Fills each box from whatever boxes are stored (any layout -> any layout). Missing tensors: Error(checkpoint) by name.
+/// Fills each box from whatever boxes are stored (any layout -> any layout). Missing tensors:
+/// Error(checkpoint) by name.
 void read_boxes(const CheckpointInfo& info, std::vector<Box>& boxes);
 
-/// Newest checkpoint of a folder that verifies; broken ones are skipped with a warning through `warn`. Empty when none.
-std::optional<CheckpointInfo> newest_checkpoint(const std::string& folder, const std::vector<std::string>& skip, std::string* warnings);
-/// Removes old checkpoints by the retention rule; never the newest verified one.
+/// Newest checkpoint of a folder that verifies; broken ones are skipped with a warning (a line each, appended
+/// to `warnings` when given). `skip`: paths or folder names to pass over. Empty when none.
+std::optional<CheckpointInfo> newest_checkpoint(const std::string& folder,
+                                                const std::vector<std::string>& skip, std::string* warnings);
+/// What a user may mean by a checkpoint's path: the step folder, the folder of checkpoints, or the run's
+/// folder; of several the newest that verifies. Throws Error(checkpoint) when there is none.
+CheckpointInfo resolve_checkpoint(const std::string& path, std::string* warnings = nullptr);
+/// Removes old checkpoints by the retention rule (the last `keep_last`, at least one, and multiples of
+/// `keep_every` when that is > 0; never the newest verified one) and what interrupted saves left. One rank
+/// calls it, between saves.
 void prune_checkpoints(const std::string& folder, int64_t keep_last, int64_t keep_every);
 
 }  // namespace jambalaya

@@ -46,7 +46,8 @@ struct ConvKernels {
   int64_t (*scratch)(int64_t width);  // floats
   void (*forward_f32)(const ConvForwardArgs&, const ConvTask&);
   void (*forward_bf16)(const ConvForwardArgs&, const ConvTask&);
-  /// partial [W + 1, E]: sums over the task's tokens for dw (transposed) and, last row, dbias; written at [e0, e1).
+  /// partial [W + 1, E]: sums over the task's tokens for dw (transposed) and, last row, dbias; written at
+  /// [e0, e1).
   void (*backward_f32)(const ConvBackwardArgs&, const ConvTask&, float* partial);
   void (*backward_bf16)(const ConvBackwardArgs&, const ConvTask&, float* partial);
   void (*backward_bf16_du_f32)(const ConvBackwardArgs&, const ConvTask&, float* partial);

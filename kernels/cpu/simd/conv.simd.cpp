@@ -1,5 +1,6 @@
-// Causal depthwise convolution with SiLU. Work goes run by run (the part of a segment inside a tile): the run's
-// inputs are copied to scratch behind the W - 1 inputs before them, so that no loop below asks about borders.
+// Causal depthwise convolution with SiLU. Work goes run by run (the part of a segment inside a tile): the
+// run's inputs are copied to scratch behind the W - 1 inputs before them, so that no loop below asks about
+// borders.
 #include "kernels/cpu/simd/conv.h"
 
 #include "kernels/cpu/simd/logistic.h"
@@ -8,7 +9,7 @@ namespace jambalaya::JAMBALAYA_NS {
 namespace {
 
 struct Tile {
-  float *x, *v;        // [kConvTile + 2 (W - 1)][L]: inputs from W - 1 before the run on; v or its gradient
+  float *x, *v;         // [kConvTile + 2 (W - 1)][L]: inputs from W - 1 before the run on; v or its gradient
   float *taps, *dtaps;  // [W][L]
 };
 
@@ -34,18 +35,22 @@ void stage(const ConvInputs& in, int64_t e, int64_t lanes, int64_t s, int64_t t,
   const int64_t past = in.width - 1, begin = in.offsets[s];
   for (int64_t q = t - past; q < t + count; q++, to += L) {
     Vec x = zero();
-    if (q >= begin) x = load(row<A>(in.x, q * in.x_stride + e), lanes);
-    else if (in.left) x = load(in.left + (s * past + past + q - begin) * in.channels + e, lanes);
+    if (q >= begin)
+      x = load(row<A>(in.x, q * in.x_stride + e), lanes);
+    else if (in.left)
+      x = load(in.left + (s * past + past + q - begin) * in.channels + e, lanes);
     store(to, x);
   }
 }
 
 /// v[i] = bias + sum_j taps[j] x[i + j]. kWidth 0: any width.
-template <int kWidth> void convolve(const Tile& w, int64_t width, Vec bias, int64_t count) {
+template <int kWidth>
+void convolve(const Tile& w, int64_t width, Vec bias, int64_t count) {
   if constexpr (kWidth != 0) {
     Vec taps[kWidth], window[kWidth];
 #pragma GCC unroll 8
-    for (int j = 0; j < kWidth; j++) taps[j] = load(w.taps + j * L), window[j] = j ? load(w.x + (j - 1) * L) : zero();
+    for (int j = 0; j < kWidth; j++)
+      taps[j] = load(w.taps + j * L), window[j] = j ? load(w.x + (j - 1) * L) : zero();
     for (int64_t i = 0; i < count; i++) {
 #pragma GCC unroll 8
       for (int j = 0; j + 1 < kWidth; j++) window[j] = window[j + 1];
@@ -68,7 +73,8 @@ void convolve_any(const Tile& w, int64_t width, Vec bias, int64_t count) {
   (width == 4 ? convolve<4> : convolve<0>)(w, width, bias, count);
 }
 
-template <class A> void forward(const ConvForwardArgs& g, const ConvTask& task) {
+template <class A>
+void forward(const ConvForwardArgs& g, const ConvTask& task) {
   const ConvInputs& in = g.in;
   const Tile w = carve(task.scratch, in.width);
   for (int64_t e = task.e0; e < task.e1; e += L) {
@@ -89,7 +95,8 @@ template <class A> void forward(const ConvForwardArgs& g, const ConvTask& task) 
 }
 
 /// dtaps[j] += sum_i dv[i] x[i + j] over the run. kWidth 0: any width.
-template <int kWidth> void tap_gradients(const Tile& w, int64_t width, int64_t count) {
+template <int kWidth>
+void tap_gradients(const Tile& w, int64_t width, int64_t count) {
   if constexpr (kWidth != 0) {
     Vec sums[kWidth];
 #pragma GCC unroll 8
@@ -139,8 +146,8 @@ void left_gradient(const ConvBackwardArgs& g, const Tile& w, int64_t e, int64_t 
 
 /// v becomes dv over `count` tokens from t, 0 from there to `reach`. Sums the first `own` of them into dbias.
 template <class DU>
-void activation_gradient(const ConvBackwardArgs& g, const Tile& w, int64_t e, int64_t lanes, int64_t t, int64_t count,
-                         int64_t reach, int64_t own, Vec& dbias) {
+void activation_gradient(const ConvBackwardArgs& g, const Tile& w, int64_t e, int64_t lanes, int64_t t,
+                         int64_t count, int64_t reach, int64_t own, Vec& dbias) {
   Vec sum = zero();
   for (int64_t i = 0; i < count; i++) {
     Vec v = load(w.v + i * L), du = load(row<DU>(g.du, (t + i) * g.du_stride + e), lanes);
@@ -153,7 +160,8 @@ void activation_gradient(const ConvBackwardArgs& g, const Tile& w, int64_t e, in
   dbias = dbias + sum;
 }
 
-template <class A, class DU> void backward(const ConvBackwardArgs& g, const ConvTask& task, float* partial) {
+template <class A, class DU>
+void backward(const ConvBackwardArgs& g, const ConvTask& task, float* partial) {
   const ConvInputs& in = g.in;
   const int64_t past = in.width - 1;
   const Tile w = carve(task.scratch, in.width);

@@ -31,7 +31,8 @@ struct NormKernels {
   /// Rows [r0, r1); dweight [columns]: their sum, written. Index: [dy][h][dh].
   void (*backward[2][2][2])(const NormBackwardArgs&, int64_t r0, int64_t r1, float* dweight);
   /// y = x, rows [r0, r1). Index: [x][y].
-  void (*copy[2][2])(const void* x, int64_t x_stride, void* y, int64_t y_stride, int64_t columns, int64_t r0, int64_t r1);
+  void (*copy[2][2])(const void* x, int64_t x_stride, void* y, int64_t y_stride, int64_t columns, int64_t r0,
+                     int64_t r1);
 };
 
 }  // namespace jambalaya

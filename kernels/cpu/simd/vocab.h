@@ -5,6 +5,59 @@
 namespace jambalaya {
 struct bf16;
 
-struct VocabKernels {};
+/// y[i] = table[ids[i]] for `count` rows of `width` elements.
+struct LookUpRows {
+  const void* table;
+  int64_t table_stride;
+  const int32_t* ids;
+  int64_t count, width;
+  void* y;
+  int64_t y_stride;
+};
+
+/// row += sum of dy[tokens[i]], in the order of i.
+struct SumRows {
+  const void* dy;
+  int64_t dy_stride;
+  const int32_t* tokens;
+  int64_t count, width;
+  float* row;
+};
+
+/// One token's logits, fp32 [vocabulary].
+struct SoftmaxRow {
+  float* logits;
+  int64_t vocabulary;
+  int64_t target;
+  bool exponentiate;  ///< logits become exp(logit - largest)
+};
+struct SoftmaxResult {
+  float largest;
+  float sum;  ///< of exp(logit - largest)
+  float target_logit;
+  bool correct;  ///< the target is the first of the largest
+};
+
+/// The gradient of one token's loss with respect to its logits, from what SoftmaxRow left in them:
+/// factor * exp - at_target * [i == target], in the activation dtype at the start of the same memory.
+struct LogitGradientRow {
+  float* exponentials;
+  int64_t vocabulary;
+  int64_t target;
+  float factor;     ///< (scale + 2 z_scale lse) / sum
+  float at_target;  ///< scale
+};
+
+struct VocabKernels {
+  void (*look_up_f32_to_f32)(const LookUpRows&);
+  void (*look_up_f32_to_bf16)(const LookUpRows&);
+  void (*look_up_bf16_to_f32)(const LookUpRows&);
+  void (*look_up_bf16_to_bf16)(const LookUpRows&);
+  void (*sum_rows_f32)(const SumRows&);
+  void (*sum_rows_bf16)(const SumRows&);
+  SoftmaxResult (*softmax_row)(const SoftmaxRow&);
+  void (*logit_gradient_f32)(const LogitGradientRow&);
+  void (*logit_gradient_bf16)(const LogitGradientRow&);
+};
 
 }  // namespace jambalaya

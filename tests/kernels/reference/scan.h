@@ -1,4 +1,5 @@
-// Selective scan in float64, state by state: what the kernels are tested against. Jamba's mixer as in docs/architecture.md.
+// Selective scan in float64, state by state: what the kernels are tested against. Jamba's mixer as in
+// docs/architecture.md.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -29,7 +30,8 @@ inline double logistic(double x) { return 1 / (1 + std::exp(-x)); }
 
 inline ScanOut scan_forward(const Scan& in) {
   const int64_t T = in.T(), E = in.E, N = in.N, S = in.S();
-  ScanOut out{Values(size_t(T * E)), Values(size_t(S * N * E)), Values(size_t(T * E * N)), Values(size_t(T * E))};
+  ScanOut out{Values(size_t(T * E)), Values(size_t(S * N * E)), Values(size_t(T * E * N)),
+              Values(size_t(T * E))};
   for (int64_t e = 0; e < E; e++)
     for (int64_t n = 0; n < N; n++) {
       const double A = -std::exp(in.a_log[size_t(e * N + n)]);
@@ -62,8 +64,9 @@ inline ScanGradients scan_backward(const Scan& in, const Values& d_out, const Va
   const int64_t T = in.T(), E = in.E, N = in.N, S = in.S();
   const ScanOut out = scan_forward(in);
   auto zeros = [](int64_t n) { return Values(size_t(n)); };
-  ScanGradients g{zeros(T * E), zeros(T * E), zeros(in.z.empty() ? 0 : T * E), zeros(T * N), zeros(T * N),
-                  zeros(E * N), zeros(E),     zeros(E),                        zeros(S * N * E)};
+  ScanGradients g{zeros(T * E), zeros(T * E), zeros(in.z.empty() ? 0 : T * E),
+                  zeros(T * N), zeros(T * N), zeros(E * N),
+                  zeros(E),     zeros(E),     zeros(S * N * E)};
   Values dy = d_out, ddelta = zeros(T * E);
   for (int64_t t = 0; t < T; t++)
     for (int64_t e = 0; e < E; e++) {
@@ -88,7 +91,9 @@ inline ScanGradients scan_backward(const Scan& in, const Values& d_out, const Va
         double dh = dh_last.empty() ? 0 : dh_last[state];
         for (; t >= begin; t--) {
           const size_t i = size_t(t * E + e), bn = size_t(t * N + n);
-          const double before = t > begin ? out.h[(i - size_t(E)) * size_t(N) + size_t(n)] : in.h0.empty() ? 0 : in.h0[state];
+          const double before = t > begin       ? out.h[(i - size_t(E)) * size_t(N) + size_t(n)]
+                                : in.h0.empty() ? 0
+                                                : in.h0[state];
           const double delta = out.delta[i], a = std::exp(delta * A);
           dh += dy[i] * in.c[bn];
           g.dc[bn] += dy[i] * out.h[i * size_t(N) + size_t(n)];

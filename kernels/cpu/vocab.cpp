@@ -1,0 +1,221 @@
+// The two ends of the model: rows of the embedding table, and head with cross-entropy.
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cpu/ops_cpu.h"
+
+namespace jambalaya {
+namespace {
+
+bool is_act(const Tensor& t) { return t.dtype == DType::f32 || t.dtype == DType::bf16; }
+
+/// `ids` name rows of a table of `rows` rows; returns them.
+const int32_t* check_ids(const Tensor& ids, int64_t rows) {
+  JAMBALAYA_CHECK(ids.rank == 1 && ids.packed(), "ids ", ids.describe());
+  const int32_t* id = ids.ptr<int32_t>();
+  for (int64_t t = 0; t < ids.rows(); t++)
+    JAMBALAYA_CHECK(id[t] >= 0 && id[t] < rows, "id ", id[t], " of token ", t, ", vocabulary ", rows);
+  return id;
+}
+
+}  // namespace
+
+void CpuOps::embedding_forward(Context& ctx, const EmbeddingForward& args) {
+  const Tensor &table = args.table, &y = args.y;
+  JAMBALAYA_CHECK(table.rank == 2 && y.rank == 2 && is_act(table) && is_act(y) &&
+                      y.rows() == args.ids.rows() && y.columns() == table.columns(),
+                  "table ", table.describe(), ", y ", y.describe(), ", ids ", args.ids.describe());
+  const int32_t* ids = check_ids(args.ids, table.rows());
+  const VocabKernels& k = simd_.vocab;
+  const bool wide = table.dtype == DType::f32, to_wide = y.dtype == DType::f32;
+  auto* look_up = wide ? (to_wide ? k.look_up_f32_to_f32 : k.look_up_f32_to_bf16)
+                       : (to_wide ? k.look_up_bf16_to_f32 : k.look_up_bf16_to_bf16);
+  ctx.pool->run_range(y.rows(), 64, [&](int64_t begin, int64_t end) {
+    look_up({table.data, table.row_stride, ids + begin, end - begin, y.columns(),
+             y.address(begin * y.row_stride), y.row_stride});
+  });
+}
+
+namespace {
+
+/// Tokens sorted by id, stably (a counting sort): those with id v are tokens[first[v]] ... tokens[first[v +
+/// 1] - 1].
+struct TokensById {
+  int32_t* first;   ///< [V + 1]
+  int32_t* tokens;  ///< [T]
+
+  TokensById(Arena& scratch, const int32_t* ids, int64_t count, int64_t vocabulary)
+      : first(scratch.array<int32_t>(vocabulary + 2, "embedding.first")),
+        tokens(scratch.array<int32_t>(count, "embedding.tokens")) {
+    // Counted two places up, so that placing the tokens below leaves each id's first place behind.
+    std::fill(first, first + vocabulary + 2, 0);
+    for (int64_t t = 0; t < count; t++) first[ids[t] + 2]++;
+    for (int64_t v = 1; v <= vocabulary; v++) first[v + 1] += first[v];
+    for (int64_t t = 0; t < count; t++) tokens[first[ids[t] + 1]++] = int32_t(t);
+  }
+};
+
+}  // namespace
+
+void CpuOps::embedding_backward(Context& ctx, const EmbeddingBackward& args) {
+  const Tensor &dy = args.dy, &dtable = args.dtable;
+  const int64_t tokens = args.ids.rows(), vocabulary = dtable.rows(), width = dtable.columns();
+  JAMBALAYA_CHECK(dy.rank == 2 && dtable.rank == 2 && is_act(dy) && dtable.dtype == DType::f32 &&
+                      dy.rows() == tokens && dy.columns() == width,
+                  "dy ", dy.describe(), ", dtable ", dtable.describe(), ", ids ", args.ids.describe());
+  const int32_t* ids = check_ids(args.ids, vocabulary);
+  if (tokens == 0) return;
+  ArenaScope scope(*ctx.scratch);
+  const TokensById sorted(*ctx.scratch, ids, tokens, vocabulary);
+  auto* sum_rows = dy.dtype == DType::f32 ? simd_.vocab.sum_rows_f32 : simd_.vocab.sum_rows_bf16;
+  // A chunk owns the ids whose tokens start in its range of the sorted order.
+  ctx.pool->run_range(tokens, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end;) {
+      const int64_t id = ids[sorted.tokens[i]], first = sorted.first[id], last = sorted.first[id + 1];
+      if (first == i && id != args.skip_id)
+        sum_rows({dy.data, dy.row_stride, sorted.tokens + first, last - first, width,
+                  dtable.ptr<float>() + id * dtable.row_stride});
+      i = last;
+    }
+  });
+}
+
+// ---- head and cross-entropy ------------------------------------------------------------------------------
+
+namespace {
+
+/// Tokens whose logits exist at a time: as many as fit in 64 MiB of fp32, but at least 128, so that the
+/// products stay efficient and dW is not read and written too often, and at most 1024.
+int64_t tokens_together(int64_t vocabulary) {
+  return std::clamp<int64_t>((int64_t(64) << 20) / (4 * std::max<int64_t>(vocabulary, 1)), 128, 1024) / 16 *
+         16;
+}
+
+/// Up to `room` counted tokens: their numbers, and what the losses of each are.
+struct Counted {
+  int32_t* token;
+  double *nll, *lse;
+  int64_t count = 0;
+
+  Counted(Arena& scratch, int64_t room)
+      : token(scratch.array<int32_t>(room, "head.token")),
+        nll(scratch.array<double>(room, "head.nll")),
+        lse(scratch.array<double>(room, "head.lse")) {}
+  /// Takes the next counted tokens from `t` on; returns where it stopped.
+  int64_t fill(const int32_t* targets, int64_t t, int64_t tokens, int64_t room, int64_t vocabulary) {
+    for (count = 0; t < tokens && count < room; t++)
+      if (targets[t] >= 0) {
+        JAMBALAYA_CHECK(targets[t] < vocabulary, "target ", targets[t], " of token ", t, ", vocabulary ",
+                        vocabulary);
+        token[count++] = int32_t(t);
+      }
+    return t;
+  }
+  bool contiguous() const { return count == 0 || token[count - 1] - token[0] == count - 1; }
+};
+
+void check_head(const HeadLoss& a) {
+  const int64_t tokens = a.h.rows();
+  JAMBALAYA_CHECK(a.h.rank == 2 && a.w.rank == 2 && is_act(a.h) && a.w.dtype == a.h.dtype &&
+                      a.w.columns() == a.h.columns(),
+                  "h ", a.h.describe(), ", w ", a.w.describe());
+  JAMBALAYA_CHECK(a.targets.rank == 1 && a.targets.packed() && a.targets.rows() == tokens, "targets ",
+                  a.targets.describe());
+  JAMBALAYA_CHECK(a.loss_sum && a.loss_sum.dtype == DType::f64 && a.loss_sum.numel() == 2, "loss_sum ",
+                  a.loss_sum.describe());
+  if (a.nll) JAMBALAYA_CHECK(a.nll.packed() && a.nll.numel() == tokens, "nll ", a.nll.describe());
+  if (a.correct)
+    JAMBALAYA_CHECK(a.correct.packed() && a.correct.numel() == tokens, "correct ", a.correct.describe());
+  JAMBALAYA_CHECK(bool(a.dh) == bool(a.dw), "dh and dw come together");
+  if (!a.dh) return;
+  JAMBALAYA_CHECK(a.dh.rank == 2 && a.dh.shape == a.h.shape && a.dh.dtype == a.h.dtype, "dh ",
+                  a.dh.describe());
+  JAMBALAYA_CHECK(a.dw.rank == 2 && a.dw.shape == a.w.shape && a.dw.dtype == DType::f32, "dw ",
+                  a.dw.describe());
+}
+
+/// Copies rows token[i] of x to rows i of y (or back).
+void copy_rows(Context& ctx, const Tensor& x, const Tensor& y, const Counted& counted, bool back) {
+  const size_t bytes = size_t(x.columns() * size_of(x.dtype));
+  ctx.pool->run_range(counted.count, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) {
+      void *at = x.address(counted.token[i] * x.row_stride), *packed = y.address(i * y.row_stride);
+      std::memcpy(back ? at : packed, back ? packed : at, bytes);
+    }
+  });
+}
+
+void clear_rows(Context& ctx, const Tensor& x) {
+  ctx.pool->run_range(x.rows(), 64, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++)
+      std::memset(x.address(i * x.row_stride), 0, size_t(x.columns() * size_of(x.dtype)));
+  });
+}
+
+/// Losses of the counted tokens from their logits, which become the gradient's rows (see LogitGradientRow).
+void losses(Context& ctx, const VocabKernels& kernels, const HeadLoss& a, float* logits,
+            const Counted& counted) {
+  const int64_t vocabulary = a.w.rows();
+  const int32_t* targets = a.targets.ptr<int32_t>();
+  auto* gradient = a.h.dtype == DType::f32 ? kernels.logit_gradient_f32 : kernels.logit_gradient_bf16;
+  ctx.pool->run_range(counted.count, 4, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) {
+      const int64_t token = counted.token[i], target = targets[token];
+      float* row = logits + i * vocabulary;
+      const SoftmaxResult r = kernels.softmax_row({row, vocabulary, target, bool(a.dh)});
+      const double log_sum = std::log(double(r.sum));
+      counted.lse[i] = double(r.largest) + log_sum;
+      counted.nll[i] = (double(r.largest) - double(r.target_logit)) + log_sum;
+      if (a.nll) a.nll.ptr<float>()[token] = float(counted.nll[i]);
+      if (a.correct) a.correct.ptr<uint8_t>()[token] = r.correct;
+      if (!a.dh) continue;
+      const double factor = (double(a.scale) + 2 * double(a.z_scale) * counted.lse[i]) / double(r.sum);
+      gradient({row, vocabulary, target, float(factor), a.scale});
+    }
+  });
+}
+
+}  // namespace
+
+void CpuOps::head_loss(Context& ctx, const HeadLoss& args) {
+  check_head(args);
+  const int64_t tokens = args.h.rows(), width = args.h.columns(), vocabulary = args.w.rows();
+  const int32_t* targets = args.targets.ptr<int32_t>();
+  if (args.nll) std::fill_n(args.nll.ptr<float>(), tokens, 0.0f);
+  if (args.correct) std::fill_n(args.correct.ptr<uint8_t>(), tokens, uint8_t(0));
+
+  ArenaScope scope(*ctx.scratch);
+  const int64_t room = std::min(tokens, tokens_together(vocabulary));
+  Counted counted(*ctx.scratch, room);
+  Tensor all_logits = ctx.scratch->tensor(DType::f32, {room, vocabulary}, "head.logits");
+  // Counted tokens with ignored ones between them are gathered, so that ignored tokens cost nothing and
+  // contribute exactly nothing, whatever their hidden state holds.
+  Tensor gathered = ctx.scratch->tensor(args.h.dtype, {room, width}, "head.gathered");
+  for (int64_t begin = 0, end = 0; begin < tokens; begin = end) {
+    end = counted.fill(targets, begin, tokens, room, vocabulary);
+    const int64_t n = counted.count;
+    if (args.dh && n < end - begin) clear_rows(ctx, args.dh.slice_rows(begin, end));
+    if (n == 0) continue;
+    Tensor h = gathered.slice_rows(0, n), dh = h;
+    if (counted.contiguous()) {
+      h = args.h.slice_rows(counted.token[0], counted.token[0] + n);
+      if (args.dh) dh = args.dh.slice_rows(counted.token[0], counted.token[0] + n);
+    } else {
+      copy_rows(ctx, args.h, gathered, counted, false);
+    }
+    const Tensor logits = all_logits.slice_rows(0, n);
+    gemm(ctx, {.a = h, .b = args.w, .c = logits, .transpose_b = true});
+    losses(ctx, simd_.vocab, args, logits.ptr<float>(), counted);
+    double* sums = args.loss_sum.ptr<double>();
+    for (int64_t i = 0; i < n; i++) sums[0] += counted.nll[i], sums[1] += counted.lse[i] * counted.lse[i];
+    if (!args.dh) continue;
+    Tensor dlogits = make_tensor(logits.data, args.h.dtype, {n, vocabulary});
+    dlogits.row_stride = vocabulary * (4 / size_of(args.h.dtype));
+    gemm(ctx, {.a = dlogits, .b = h, .c = args.dw, .transpose_a = true, .accumulate = true});
+    gemm(ctx,
+         {.a = dlogits, .b = args.w, .c = dh});  // after dW: the gathered rows give way to their gradient
+    if (!counted.contiguous()) copy_rows(ctx, args.dh, gathered, counted, true);
+  }
+}
+
+}  // namespace jambalaya

@@ -1,0 +1,245 @@
+// Saving: all ranks write their files into one temporary folder, agree that all went well, and only then does
+// rank 0 give the folder its name. Whatever fails or is killed before that rename leaves older checkpoints
+// untouched.
+#include "train/checkpoint/checkpoint.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <filesystem>
+#include <map>
+
+#include "train/checkpoint/manifest.h"
+#include "train/checkpoint/tensor_file.h"
+#include "train/files.h"
+
+namespace jambalaya {
+namespace {
+
+namespace fs = std::filesystem;
+
+SaveObserver observer = nullptr;
+void reached(std::string_view step) {
+  if (observer) observer(step);
+}
+
+std::string inside(const std::string& folder, const std::string& name) {
+  return (fs::path(folder) / name).string();
+}
+
+std::vector<int64_t> shape_of(const Tensor& tensor) {
+  return {tensor.shape.begin(), tensor.shape.begin() + tensor.rank};
+}
+
+std::string step_name(int64_t step) {
+  char name[32];
+  std::snprintf(name, sizeof name, "step-%08lld", static_cast<long long>(step));
+  return name;
+}
+
+/// Every rank's text on every rank.
+std::vector<std::string> gather_texts(Communicator& world, const std::string& text) {
+  const auto ranks = size_t(world.size());
+  int64_t length = int64_t(text.size());
+  std::vector<int64_t> lengths(ranks);
+  world.all_gather(make_tensor(&length, {1}), make_tensor(lengths.data(), {world.size()}));
+  const int64_t longest = *std::max_element(lengths.begin(), lengths.end());
+  const auto padded = size_t(longest);
+  std::vector<uint8_t> mine(padded), all(padded * ranks);
+  std::copy(text.begin(), text.end(), mine.begin());
+  if (longest)
+    world.all_gather(make_tensor(mine.data(), {longest}), make_tensor(all.data(), {longest * world.size()}));
+  std::vector<std::string> texts;
+  for (size_t r = 0; r < ranks; r++)
+    texts.emplace_back(reinterpret_cast<const char*>(all.data()) + r * padded, size_t(lengths[r]));
+  return texts;
+}
+
+/// Rank 0's failure made everybody's: "" or "<exit code>:<message>".
+struct Verdict {
+  Exit exit = Exit::ok;
+  std::string message;
+};
+template <class Work>
+void on_root(Communicator& world, const Work& work) {
+  Verdict verdict;
+  if (world.rank() == 0) {
+    try {
+      work();
+    } catch (const Error& e) {
+      verdict = {e.exit(), e.what()};
+    } catch (const std::exception& e) {
+      verdict = {Exit::io, e.what()};
+    }
+  }
+  int64_t code = int64_t(verdict.exit);
+  world.broadcast(make_tensor(&code, {1}), 0);
+  if (code == 0) return;
+  broadcast_string(world, verdict.message);
+  throw Error(Exit(code), verdict.message);
+}
+
+void check_space(const std::string& folder, int64_t bytes) {
+  struct statvfs disk {};
+  if (::statvfs(folder.c_str(), &disk) != 0) return;  // some file systems do not tell: writing will
+  const double free = double(disk.f_bavail) * double(disk.f_frsize), needed = double(bytes) * 1.02 + 1e6;
+  if (free < needed)
+    throw Error(Exit::io, cat(folder, ": a checkpoint needs ", int64_t(needed), " bytes, ", int64_t(free),
+                              " are free; free space, or lower checkpoint.keep_last"));
+}
+
+std::string make_temporary_folder(const std::string& folder, int64_t step, int64_t bytes) {
+  create_folders(folder);
+  check_space(folder, bytes);
+  const auto now = std::chrono::system_clock::now().time_since_epoch().count();
+  const std::string path =
+      inside(folder, cat(step_name(step), ".tmp-", int64_t(::getpid()), "-", int64_t(now)));
+  if (::mkdir(path.c_str(), 0755) != 0)
+    throw Error(Exit::io, cat(path, ": cannot create: ", system_reason()));
+  reached("folder made");
+  return path;
+}
+
+RankReport write_rank_file(const std::string& temporary, int rank, const std::vector<Box>& boxes) {
+  RankReport report;
+  char name[32];
+  std::snprintf(name, sizeof name, "rank-%05d.h5", rank);
+  report.file.name = name;
+  const std::string path = inside(temporary, name);
+  std::optional<TensorFileWriter> writer;
+  for (const Box& box : boxes) {
+    JAMBALAYA_CHECK(box.local.dtype == DType::f32 && box.local.packed(), box.name, " ", box.local.describe());
+    if (box.local.numel() == 0) continue;
+    if (!writer) writer.emplace(path);
+    RankReport::Entry entry{box.name, box.global_shape, {}};
+    entry.box.offset = box.offset;
+    entry.box.shape = shape_of(box.local);
+    entry.box.dataset = box.name + "@";
+    for (size_t d = 0; d < box.offset.size(); d++) entry.box.dataset += cat(d ? "," : "", box.offset[d]);
+    entry.box.hash = xxh3_of_bytes(box.local.data, size_t(box.local.bytes()));
+    writer->write(entry.box.dataset, box.name, box.global_shape, box.offset, entry.box.shape,
+                  box.local.ptr<float>());
+    report.entries.push_back(std::move(entry));
+  }
+  if (writer) {
+    writer->close();
+    report.file.hash = xxh3_of_file(path, report.file.bytes);
+  }
+  reached("rank file written");
+  return report;
+}
+
+RankReport try_to_write(const std::string& temporary, int rank, const std::vector<Box>& boxes) {
+  RankReport report;
+  try {
+    return write_rank_file(temporary, rank, boxes);
+  } catch (const std::exception& e) {
+    report.error = cat("rank ", rank, ": ", printable(e.what(), 2000));
+    report.file.name = "none";
+    return report;
+  }
+}
+
+/// The ranks' reports as one table; throws Error(io) with every rank's failure when there is one.
+CheckpointInfo assemble(const std::vector<std::string>& texts) {
+  CheckpointInfo info;
+  info.world_size = int64_t(texts.size());
+  std::map<std::string, CheckpointInfo::Stored> tensors;
+  std::string errors;
+  for (const std::string& text : texts) {
+    RankReport report = parse_report(text);
+    if (!report.error.empty()) errors += cat(errors.empty() ? "" : "\n", report.error);
+    if (report.entries.empty()) continue;
+    for (RankReport::Entry& entry : report.entries) {
+      CheckpointInfo::Stored& tensor = tensors[entry.name];
+      if (tensor.boxes.empty()) tensor = {entry.name, entry.global_shape, {}};
+      if (tensor.global_shape != entry.global_shape)
+        throw Error(Exit::failed, cat("tensor ", entry.name, ": ranks disagree on its shape"));
+      entry.box.file = int(info.files.size());
+      tensor.boxes.push_back(std::move(entry.box));
+    }
+    info.files.push_back(std::move(report.file));
+  }
+  if (!errors.empty()) throw Error(Exit::io, errors);
+  for (auto& [name, tensor] : tensors) {
+    if (std::string problem = tiling_problem(tensor); !problem.empty())
+      throw Error(Exit::failed, cat("tensor ", name, ": ", problem));
+    info.tensors.push_back(std::move(tensor));
+  }
+  return info;
+}
+
+void add_text_file(const std::string& folder, const char* name, const std::string& content,
+                   CheckpointInfo& info) {
+  if (content.empty()) return;
+  write_new_file(inside(folder, name), content);
+  info.files.push_back({name, int64_t(content.size()), xxh3_of_bytes(content.data(), content.size())});
+}
+
+/// Gives the folder its name. One of the same step is exchanged for it in one system call, where the file
+/// system can.
+void publish(const std::string& temporary, const std::string& path) {
+  if (!fs::exists(path)) {
+    rename_path(temporary, path);
+  } else if (::renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, path.c_str(), RENAME_EXCHANGE) != 0) {
+    if (errno != EINVAL && errno != ENOSYS && errno != ENOTSUP)
+      throw Error(Exit::io, cat(path, ": cannot be replaced: ", system_reason()));
+    const std::string aside = temporary + ".old";
+    rename_path(path, aside);
+    rename_path(temporary, path);
+    sync_path(parent_folder(path));
+    fs::remove_all(aside);
+  }
+  sync_path(parent_folder(path));
+  reached("renamed");
+  fs::remove_all(temporary);  // the one that was replaced
+}
+
+}  // namespace
+
+void observe_saves(SaveObserver new_observer) { observer = new_observer; }
+
+std::string save_checkpoint(Communicator& world, const std::string& folder, const std::vector<Box>& boxes,
+                            const TrainState& state, const ModelConfig& model, bool weights_only) {
+  int64_t bytes = 0;
+  for (const Box& box : boxes) bytes += box.local.bytes();
+  world.all_reduce(make_tensor(&bytes, {1}));
+  std::string temporary;
+  on_root(world, [&] { temporary = make_temporary_folder(folder, state.step, bytes); });
+  broadcast_string(world, temporary);
+  // No rank leaves before all have told how their writing went, so that rank 0 may remove the folder.
+  const std::vector<std::string> reports =
+      gather_texts(world, report_text(try_to_write(temporary, world.rank(), boxes)));
+  const std::string path = inside(folder, step_name(state.step));
+  on_root(world, [&] {
+    try {
+      CheckpointInfo info = assemble(reports);
+      reached("ranks agree");
+      info.state = state;
+      info.model = model;
+      info.weights_only = weights_only;
+      add_text_file(temporary, config_file_name, state.config_yaml, info);
+      add_text_file(temporary, tokenizer_file_name, state.tokenizer_json, info);
+      write_new_file(inside(temporary, manifest_name), manifest_text(info));
+      sync_path(temporary);
+      reached("manifest written");
+      publish(temporary, path);
+      replace_file(inside(folder, "latest"), fs::path(path).filename().string() + "\n");
+      reached("published");
+    } catch (...) {
+      std::error_code ignored;
+      fs::remove_all(temporary, ignored);
+      throw;
+    }
+  });
+  return path;
+}
+
+}  // namespace jambalaya

@@ -1,0 +1,137 @@
+#include "train/run/report.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+
+namespace jambalaya {
+
+namespace {
+
+std::string formatted(const char* format, double v) {
+  char text[64];
+  std::snprintf(text, sizeof text, format, v);
+  return text;
+}
+
+/// 12.3k, 4.56M
+std::string short_number(double v) {
+  const char* suffix[] = {"", "k", "M", "G", "T", "P"};
+  int i = 0;
+  while (v >= 1000 && i < 5) v /= 1000, i++;
+  return formatted(v >= 100 || i == 0 ? "%.0f" : "%.3g", v) + suffix[i];
+}
+
+std::string clock(double seconds) {
+  char text[32];
+  long s = std::lround(std::max(seconds, 0.0));
+  std::snprintf(text, sizeof text, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
+  return text;
+}
+
+double largest_load(const std::vector<LayerTelemetry>& layers) {
+  double load = 0;
+  for (const LayerTelemetry& t : layers)
+    for (float share : t.expert_load) load = std::max(load, double(share) * double(t.expert_load.size()));
+  return load;
+}
+
+Json layers_json(const std::vector<LayerTelemetry>& layers) {
+  Json all = Json::make_array();
+  for (const LayerTelemetry& t : layers) {
+    Json layer = Json::make_object();
+    layer.set("mixer_max", json_number(t.mixer_max)).set("channel_max", json_number(t.channel_max));
+    if (t.delta_max > 0) layer.set("delta_min", json_number(double(t.delta_min))).set("delta_max", json_number(double(t.delta_max)));
+    if (!t.expert_load.empty()) {
+      Json load = Json::make_array();
+      for (float share : t.expert_load) load.array.push_back(json_number(double(share)));
+      layer.set("expert_load", std::move(load));
+    }
+    all.array.push_back(std::move(layer));
+  }
+  return all;
+}
+
+}  // namespace
+
+std::string StepReport::console_line() const {
+  std::string s = cat("step ", step, "/", steps, " | loss ", formatted("%.4f", loss), " | gnorm ", formatted("%.3f", gradient_norm), " | lr ", formatted("%.2e", lr),
+                      " | ", short_number(tokens_per_s), " tok/s | ", short_number(flops_per_s), "FLOP/s | mem ", formatted("%.2f", double(rss) / (1 << 30)), " GiB");
+  if (aux_loss != 0) s += cat(" | aux ", formatted("%.3f", aux_loss));
+  if (double load = largest_load(layers); load > 0) s += cat(" load ", formatted("%.2f", load));
+  if (held_out_bits_per_byte) s += cat(" | held-out ", formatted("%.4f", *held_out_bits_per_byte), " bits/byte");
+  if (!bad.empty()) s += " | SKIPPED: " + bad;
+  double per_step = step > 0 ? elapsed / double(step) : 0;
+  return s + cat(" | eta ", clock((per_step > 0 ? per_step : seconds) * double(steps - step)));
+}
+
+Json StepReport::json() const {
+  Json o = Json::make_object();
+  o.set("step", step).set("tokens", tokens).set("epoch", epoch).set("loss", json_number(loss)).set("aux_loss", json_number(aux_loss));
+  o.set("router_z", json_number(router_z)).set("activation_loss", json_number(activation));
+  o.set("grad_norm", json_number(gradient_norm)).set("lr", json_number(lr));
+  if (held_out_nats) o.set("held_out_nats_per_token", json_number(*held_out_nats));
+  if (held_out_bits_per_byte) o.set("held_out_bits_per_byte", json_number(*held_out_bits_per_byte));
+  if (!layers.empty()) {
+    if (double load = largest_load(layers); load > 0) o.set("max_expert_load", json_number(load));
+    o.set("layers", layers_json(layers));
+  }
+  if (!bad.empty()) o.set("skipped", bad);
+  Json timing = Json::make_object();
+  timing.set("seconds", json_number(seconds)).set("tokens_per_s", json_number(tokens_per_s)).set("flops_per_s", json_number(flops_per_s));
+  timing.set("data_wait_s", json_number(data_wait)).set("reduce_wait_s", json_number(reduce_wait)).set("rss_bytes", rss);
+  timing.set("activation_bytes", activation_bytes).set("scratch_bytes", scratch_bytes);
+  o.set("timing", std::move(timing));
+  return o;
+}
+
+MetricsFile::MetricsFile(const std::string& path, int64_t keep_bytes) : path_(path), bytes_(keep_bytes) {
+  fd_ = open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+  if (fd_ < 0) throw Error(Exit::io, cat(path, ": cannot be opened for writing: ", std::strerror(errno)));
+  off_t size = lseek(fd_, 0, SEEK_END);
+  if (size < keep_bytes)
+    throw Error(Exit::checkpoint, cat(path, ": has ", int64_t(size), " bytes, the checkpoint was made with ", keep_bytes, "; put the file back, or start another run with train.branch_from"));
+  if (ftruncate(fd_, keep_bytes) != 0 || lseek(fd_, keep_bytes, SEEK_SET) < 0)
+    throw Error(Exit::io, cat(path, ": cannot be cut back: ", std::strerror(errno)));
+}
+
+MetricsFile::~MetricsFile() {
+  if (fd_ >= 0) close(fd_);
+}
+
+void MetricsFile::write(const Json& object) {
+  std::string line;
+  bool blank = false;  // one object a line: indentation out (strings hold no line breaks, JSON escapes them)
+  for (char c : object.text()) {
+    if (c == '\n') {
+      blank = true;
+      continue;
+    }
+    if (blank && c == ' ') continue;
+    blank = false;
+    line += c;
+  }
+  line += '\n';
+  for (size_t at = 0; at < line.size();) {
+    ssize_t n = ::write(fd_, line.data() + at, line.size() - at);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) throw Error(Exit::io, cat(path_, ": cannot be written: ", std::strerror(errno)));
+    at += size_t(n);
+  }
+  bytes_ += int64_t(line.size());
+}
+
+int64_t resident_bytes() {
+  std::ifstream statm("/proc/self/statm");
+  int64_t total = 0, resident = 0;
+  statm >> total >> resident;
+  return resident * sysconf(_SC_PAGESIZE);
+}
+
+}  // namespace jambalaya

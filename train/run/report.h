@@ -1,0 +1,48 @@
+// What a run tells: a line on the console and an object in metrics.jsonl for a step.
+#pragma once
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/jamba.h"
+#include "train/json.h"
+
+namespace jambalaya {
+
+struct StepReport {
+  int64_t step = 0, steps = 0;  ///< steps done, of so many
+  int64_t tokens = 0;           ///< consumed since the start
+  int64_t epoch = 0;
+  double loss = 0;              ///< nats per counted token, without the terms below
+  double aux_loss = 0, router_z = 0, activation = 0;
+  double gradient_norm = 0, lr = 0;
+  std::optional<double> held_out_nats, held_out_bits_per_byte;
+  std::vector<LayerTelemetry> layers;  ///< empty on steps without telemetry
+  std::string bad;                     ///< why the update was not made
+
+  // Of this machine and moment; everything above is the same in every repetition.
+  double seconds = 0, tokens_per_s = 0, flops_per_s = 0, data_wait = 0, reduce_wait = 0, elapsed = 0;
+  int64_t rss = 0, activation_bytes = 0, scratch_bytes = 0;
+
+  std::string console_line() const;
+  Json json() const;
+};
+
+/// metrics.jsonl: appended line by line; a resume cuts it back to where the checkpoint was made.
+class MetricsFile {
+ public:
+  MetricsFile(const std::string& path, int64_t keep_bytes);
+  ~MetricsFile();
+  void write(const Json& object);
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  std::string path_;
+  int fd_ = -1;
+  int64_t bytes_ = 0;
+};
+
+/// Resident memory of this process, bytes.
+int64_t resident_bytes();
+
+}  // namespace jambalaya
