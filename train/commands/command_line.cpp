@@ -287,7 +287,7 @@ void check_command_names(const CLI::App& root, const std::vector<std::string>& a
   const bool asks = std::any_of(arguments.begin(), arguments.end(), [](const std::string& word) {
     return word == "--help" || word == "-h" || word == "--version";
   });
-  if (!asks)
+  if (!asks && !names_of(*app).empty())
     throw Error(Exit::usage, cat(app->get_name(), app->get_name().empty() ? "" : ": ",
                                  "a command is needed: ", either(names_of(*app)), "; see jambalaya ",
                                  app->get_name(), app->get_name().empty() ? "" : " ", "--help"));
