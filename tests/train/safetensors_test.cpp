@@ -16,10 +16,10 @@ std::string packed(const std::string& header, const std::string& data = "") {
   return std::string(reinterpret_cast<const char*>(&length), 8) + header + data;
 }
 std::string entry(const std::string& name, const std::string& type, const std::string& shape, const std::string& offsets) {
-  return "\"" + name + R"(":{"dtype":")" + type + R"(","shape":[)" + shape + R"(],"data_offsets":[)" + offsets + "]}";
+  return cat("\"", name, R"(":{"dtype":")", type, R"(","shape":[)", shape, R"(],"data_offsets":[)", offsets, "]}");
 }
 std::string one(const std::string& type, const std::string& shape, const std::string& offsets, size_t bytes) {
-  return packed("{" + entry("a", type, shape, offsets) + "}", std::string(bytes, '\0'));
+  return packed(cat("{", entry("a", type, shape, offsets), "}"), std::string(bytes, '\0'));
 }
 
 struct Attack {
@@ -38,7 +38,7 @@ std::vector<Attack> attacks() {
   std::string many_dims;
   for (int i = 0; i < 1000; i++) many_dims += i ? ",1" : "1";
   std::string many = "{";
-  for (int i = 0; i < 100000; i++) many += (i ? "," : "") + entry("t" + std::to_string(i), "F32", "2", "0,8");
+  for (int i = 0; i < 100000; i++) many += cat(i ? "," : "", entry(cat("t", i), "F32", "2", "0,8"));
   return {
       {"empty", "", "0 bytes"},
       {"seven_bytes", "1234567", "7 bytes"},
@@ -46,15 +46,15 @@ std::vector<Attack> attacks() {
       {"length_2_63", with_length(uint64_t(1) << 63, "{}"), "at most 100000000"},
       {"length_above_limit", with_length(100000001, "{}"), "at most 100000000"},
       {"length_beyond_file", with_length(1000, "{}"), "in a file of"},
-      {"length_inside_data", with_length(10, "{" + ok + "}" + four), "not valid JSON"},
+      {"length_inside_data", with_length(10, cat("{", ok, "}", four)), "not valid JSON"},
       {"not_utf8", packed("{\"\xff\":1}"), "UTF-8"},
       {"overlong_utf8", packed("{\"\xc0\xaf\":1}"), "UTF-8"},
       {"brace_only", packed("{"), "not valid JSON"},
       {"top_level_array", packed("[]"), "must begin with '{'"},
-      {"trailing_junk", packed("{" + ok + "}x", four), "not valid JSON"},
-      {"leading_space", packed(" {" + ok + "}", four), "must begin with '{'"},
-      {"byte_order_mark", packed("\xef\xbb\xbf{" + ok + "}", four), "must begin with '{'"},
-      {"duplicate_name", packed("{" + ok + "," + ok + "}", four), "'a': the name is given twice"},
+      {"trailing_junk", packed(cat("{", ok, "}x"), four), "not valid JSON"},
+      {"leading_space", packed(cat(" {", ok, "}"), four), "must begin with '{'"},
+      {"byte_order_mark", packed(cat("\xef\xbb\xbf{", ok, "}"), four), "must begin with '{'"},
+      {"duplicate_name", packed(cat("{", ok, ",", ok, "}"), four), "'a': the name is given twice"},
       {"duplicate_key", packed(R"({"a":{"dtype":"F32","dtype":"F32","shape":[1],"data_offsets":[0,4]}})", four), "'dtype' is given twice"},
       {"duplicate_metadata", packed(R"({"__metadata__":{"x":"1","x":"2"}})"), "'x' is given twice"},
       {"unknown_key", packed(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"x":1}})", four), "unknown key 'x'"},
@@ -78,9 +78,9 @@ std::vector<Attack> attacks() {
       {"overflow_of_small_numbers", one("F32", "9007199254740992,9007199254740992", "0,4", 4), "too many elements"},
       {"offsets_swapped", one("F32", "1", "4,0", 4), "before they begin"},
       {"offsets_too_wide", one("F32", "1", "0,8", 8), "takes 4 bytes"},
-      {"overlapping", packed("{" + entry("a", "F32", "1", "0,4") + "," + entry("b", "F32", "1", "2,6") + "}", std::string(6, 'x')), "inside the tensor before"},
-      {"same_data_100000_times", packed(many + "}", std::string(8, 'x')), "inside the tensor before"},
-      {"hole", packed("{" + entry("a", "F32", "1", "0,4") + "," + entry("b", "F32", "1", "8,12") + "}", std::string(12, 'x')), "leaving a hole"},
+      {"overlapping", packed(cat("{", entry("a", "F32", "1", "0,4"), ",", entry("b", "F32", "1", "2,6"), "}"), std::string(6, 'x')), "inside the tensor before"},
+      {"same_data_100000_times", packed(cat(many, "}"), std::string(8, 'x')), "inside the tensor before"},
+      {"hole", packed(cat("{", entry("a", "F32", "1", "0,4"), ",", entry("b", "F32", "1", "8,12"), "}"), std::string(12, 'x')), "leaving a hole"},
       {"hole_at_start", one("F32", "1", "4,8", 8), "leaving a hole"},
       {"file_too_long", one("F32", "1", "0,4", 5), "holds 5 after the header"},
       {"file_too_short", one("F32", "1", "0,4", 3), "holds 3 after the header"},
@@ -89,9 +89,9 @@ std::vector<Attack> attacks() {
       {"tensor_is_a_list", packed(R"({"a":[]})"), "does not belong"},
       {"metadata_number", packed(R"({"__metadata__":{"x":1}})"), "must be a string"},
       {"metadata_object", packed(R"({"__metadata__":{"x":{}}})"), "must be a string"},
-      {"empty_name", packed("{" + entry("", "F32", "1", "0,4") + "}", four), "1 to 512 bytes"},
-      {"nul_in_name", packed("{" + entry("a\\u0000", "F32", "1", "0,4") + "}", four), "control characters"},
-      {"long_name", packed("{" + entry(std::string(513, 'n'), "F32", "1", "0,4") + "}", four), "1 to 512 bytes"},
+      {"empty_name", packed(cat("{", entry("", "F32", "1", "0,4"), "}"), four), "1 to 512 bytes"},
+      {"nul_in_name", packed(cat("{", entry("a\\u0000", "F32", "1", "0,4"), "}"), four), "control characters"},
+      {"long_name", packed(cat("{", entry(std::string(513, 'n'), "F32", "1", "0,4"), "}"), four), "1 to 512 bytes"},
       {"thousand_dimensions", one("F32", many_dims, "0,4", 4), "more than 8 dimensions"},
       {"zero_size_with_bytes", one("F32", "0", "0,4", 4), "takes 0 bytes"},
       {"half_a_byte", one("F4", "1", "0,1", 1), "whole bytes"},
@@ -113,11 +113,11 @@ TEST(SafeTensors, every_attack_is_refused_by_name) {
 TEST(SafeTensors, large_headers_are_bounded) {
   TemporaryFolder folder;
   const std::string path = folder / "x.safetensors";
-  write_bytes(path, packed("{" + std::string(99'000'000, ' ')));
+  write_bytes(path, packed(cat("{", std::string(99'000'000, ' '))));
   EXPECT_TRUE(mentions(error_of(Exit::bad_input, [&] { SafeTensorsFile file(path); }), "not valid JSON"));
   std::string header = "{";
-  for (int i = 0; i <= 1'000'000; i++) header += (i ? ",\"" : "\"") + std::to_string(i) + R"(":{"dtype":"U8","shape":[0],"data_offsets":[0,0]})";
-  write_bytes(path, packed(header + "}"));
+  for (int i = 0; i <= 1'000'000; i++) header += cat(i ? "," : "", entry(cat(i), "U8", "0", "0,0"));
+  write_bytes(path, packed(cat(header, "}")));
   EXPECT_TRUE(mentions(error_of(Exit::bad_input, [&] { SafeTensorsFile file(path); }), "more than 1000000 tensors"));
 }
 
@@ -131,7 +131,7 @@ TEST(SafeTensors, scalars_and_empty_tensors_and_padding_are_read) {
   TemporaryFolder folder;
   const std::string path = folder / "x.safetensors";
   const float value = 2.5f;
-  write_bytes(path, packed("{" + entry("empty", "I64", "3,0", "0,0") + "," + entry("scalar", "F32", "", "0,4") + R"(,"__metadata__":{"k":"v"}}   )",
+  write_bytes(path, packed(cat("{", entry("empty", "I64", "3,0", "0,0"), ",", entry("scalar", "F32", "", "0,4"), R"(,"__metadata__":{"k":"v"}}   )"),
                            std::string(reinterpret_cast<const char*>(&value), 4)));
   const SafeTensorsFile file(path);
   EXPECT_EQ(file.metadata().at("k"), "v");
@@ -143,7 +143,7 @@ TEST(SafeTensors, scalars_and_empty_tensors_and_padding_are_read) {
 TEST(SafeTensors, a_name_is_never_a_path) {
   TemporaryFolder folder;
   const std::string path = folder / "x.safetensors";
-  write_bytes(path, packed("{" + entry("../a", "F32", "1", "0,4") + "}", std::string(4, '\0')));
+  write_bytes(path, packed(cat("{", entry("../a", "F32", "1", "0,4"), "}"), std::string(4, '\0')));
   EXPECT_NE(SafeTensorsFile(path).find("../a"), nullptr);  // a legal name: nothing is ever opened by it
 }
 
@@ -153,7 +153,7 @@ std::vector<float> converted(const std::string& type, const std::vector<T>& valu
   const std::string path = folder / "x.safetensors";
   std::string data(values.size() * sizeof(T), '\0');
   std::memcpy(data.data(), values.data(), data.size());
-  write_bytes(path, packed("{" + entry("a", type, std::to_string(values.size()), "0," + std::to_string(data.size())) + "}", data));
+  write_bytes(path, packed(cat("{", entry("a", type, cat(values.size()), cat("0,", data.size())), "}"), data));
   const SafeTensorsFile file(path);
   return file.read_f32(*file.find("a"));
 }
@@ -179,7 +179,9 @@ TEST(SafeTensors, all_half_floats_read_exactly) {
     const int exponent = int(i >> 10 & 31), mantissa = int(i & 1023), sign = i & 0x8000 ? -1 : 1;
     if (exponent == 31) {
       EXPECT_EQ(std::isnan(values[i]), mantissa != 0);
-      if (!mantissa) EXPECT_EQ(values[i], float(sign) * std::numeric_limits<float>::infinity());
+      if (!mantissa) {
+        EXPECT_EQ(values[i], float(sign) * std::numeric_limits<float>::infinity());
+      }
       continue;
     }
     const double expected = sign * (exponent ? std::ldexp(1024 + mantissa, exponent - 25) : std::ldexp(mantissa, -24));
@@ -241,7 +243,7 @@ TEST_F(Shards, are_filled_in_order_and_read_back) {
 
 TEST_F(Shards, a_bad_index_is_refused_by_name) {
   const std::string shard = "model-00001-of-00003.safetensors";
-  EXPECT_TRUE(mentions(refused_with(shard, "../" + shard), "plain file name"));
+  EXPECT_TRUE(mentions(refused_with(shard, cat("../", shard)), "plain file name"));
   EXPECT_TRUE(mentions(refused_with(shard, "/etc/passwd"), "plain file name"));
   EXPECT_TRUE(mentions(refused_with(shard, ".."), "plain file name"));
   EXPECT_TRUE(mentions(refused_with(shard, "other.safetensors"), "missing from the folder"));
