@@ -103,7 +103,7 @@ struct SplitSummary {
 };
 SplitSummary summarize(const TokenSplit& split);
 
-struct EncodeOptions {
+struct StoreOptions {
   TextOptions text;
   double held_out_share =
       0.01;  ///< of the documents, chosen by hash of their text: more files never move a document
@@ -128,7 +128,7 @@ bool is_held_out(uint64_t document_hash, double share, uint64_t split_seed);
 /// on the number of threads. `progress` may be empty; it is called by the calling thread.
 Manifest encode_dataset(const std::vector<std::string>& files, const std::string& folder,
                         const TokenizerRecord& tokenizer, const EncodeFunction& encode,
-                        const EncodeOptions& options, int threads,
+                        const StoreOptions& options, int threads,
                         const std::function<void(const EncodeProgress&)>& progress = {});
 
 }  // namespace jambalaya

@@ -60,7 +60,7 @@ class PortionReader {
 class SplitWriter {
  public:
   SplitWriter(std::string folder, std::string split, const TokenizerRecord& tokenizer,
-              const EncodeOptions& options)
+              const StoreOptions& options)
       : folder_(std::move(folder)),
         split_(std::move(split)),
         limit_(uint64_t(options.shard_bytes)),
@@ -103,7 +103,7 @@ void prepare_folder(const std::string& folder, bool overwrite) {
   for (const ShardRecord& shard : old.shards) fs::remove(folder + "/" + shard.name, error);
 }
 
-void check_options(const std::vector<std::string>& files, const EncodeOptions& options) {
+void check_options(const std::vector<std::string>& files, const StoreOptions& options) {
   if (files.empty()) throw Error(Exit::usage, "no text files are given");
   if (!(options.held_out_share >= 0 && options.held_out_share < 1))
     throw Error(Exit::usage,
@@ -124,7 +124,7 @@ bool is_held_out(uint64_t document_hash, double share, uint64_t split_seed) {
 
 Manifest encode_dataset(const std::vector<std::string>& files, const std::string& folder,
                         const TokenizerRecord& tokenizer, const EncodeFunction& encode,
-                        const EncodeOptions& options, int threads,
+                        const StoreOptions& options, int threads,
                         const std::function<void(const EncodeProgress&)>& progress) {
   check_options(files, options);
   prepare_folder(folder, options.overwrite);

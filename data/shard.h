@@ -67,7 +67,6 @@ class ShardWriter {
   ShardRecord finish(const std::string& folder, const std::string& name);
 
  private:
-  void append(int32_t id);
   void write_hdf5(const std::string& path) const;
   ShardInfo info() const;
 

@@ -22,12 +22,6 @@ ShardWriter::ShardWriter(const TokenizerRecord& tokenizer, std::string split, ui
                                        tokenizer.vocab_size));
 }
 
-void ShardWriter::append(int32_t id) {
-  const size_t at = tokens_.size();
-  tokens_.resize(at + width_);
-  for (size_t b = 0; b < width_; b++) tokens_[at + b] = static_cast<unsigned char>(uint32_t(id) >> (8 * b));
-}
-
 void ShardWriter::add(std::span<const int32_t> ids, uint64_t raw_bytes, uint64_t hash,
                       const std::string& source) {
   JAMBALAYA_CHECK(source.find('\0') == std::string::npos);
@@ -35,6 +29,12 @@ void ShardWriter::add(std::span<const int32_t> ids, uint64_t raw_bytes, uint64_t
     if (id < 0 || id >= tokenizer_.vocab_size)
       throw Error(Exit::bad_input, cat(source, ": the tokenizer gave id ", id, " outside its vocabulary of ",
                                        tokenizer_.vocab_size));
+  const size_t at = tokens_.size();
+  tokens_.resize(at + (ids.size() + 2) * width_);
+  unsigned char* to = tokens_.data() + at;
+  auto append = [&](int32_t id) {
+    for (size_t b = 0; b < width_; b++) *to++ = static_cast<unsigned char>(uint32_t(id) >> (8 * b));
+  };
   append(tokenizer_.bos);
   for (int32_t id : ids) append(id);
   append(tokenizer_.eos);

@@ -51,7 +51,7 @@ void check_ranges(const ModelConfig& c, Findings& found) {
 
 void check_heads(const ModelConfig& c, Findings& found) {
   const int64_t heads = c.num_attention_heads, groups = c.num_key_value_heads;
-  const bool sizes_known = !found.has("hidden_size") && !found.has("num_attention_heads");
+  const bool heads_known = !found.has("num_attention_heads"), sizes_known = heads_known && !found.has("hidden_size");
   if (sizes_known && c.hidden_size % heads != 0)
     found.add("num_attention_heads",
               cat(is("num_attention_heads", heads), " does not divide hidden_size = ", c.hidden_size,
@@ -61,7 +61,7 @@ void check_heads(const ModelConfig& c, Findings& found) {
     found.add("rope_theta", cat(is("rope_theta", c.rope_theta),
                                 " rotates pairs, but hidden_size / num_attention_heads = ", c.head_size(),
                                 " is odd; choose an even head size or rope_theta = 0"));
-  if (!found.has("num_attention_heads") && !found.has("num_key_value_heads") && heads % groups != 0)
+  if (heads_known && !found.has("num_key_value_heads") && heads % groups != 0)
     found.add("num_key_value_heads",
               cat(is("num_key_value_heads", groups), " does not divide num_attention_heads = ", heads,
                   "; nearest: ", nearest_divisors(heads, groups)));

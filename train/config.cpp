@@ -256,6 +256,14 @@ Config load_config(const std::string& path, const std::vector<std::string>& over
   return loader.config();
 }
 
+Config parse_config(const std::string& yaml, const std::string& source_name, const std::vector<std::string>& overrides) {
+  ConfigLoader loader(true);
+  loader.read_resolved(yaml, source_name);
+  loader.read_overrides(overrides);
+  loader.check(source_name);
+  return loader.config();
+}
+
 ModelConfig parse_model_config(const std::string& yaml, const std::string& source_name) {
   ConfigLoader loader(false);
   loader.read_model(yaml, source_name);
@@ -268,6 +276,10 @@ void ConfigLoader::read_model(const std::string& yaml, const std::string& source
   Layer layer{source, {}};
   collect_section("model", root, layer);
   apply(layer);
+}
+
+void ConfigLoader::read_resolved(const std::string& yaml, const std::string& source) {
+  read_tree(parse_yaml(yaml, source, problems_), source);
 }
 
 }  // namespace jambalaya

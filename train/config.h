@@ -79,6 +79,8 @@ struct Config {
 /// reported at once, each with file:line:column or the --set that caused it: throws Error(usage).
 /// `extends: other.yaml` takes another file as base. model.notation is accepted beside the single keys.
 Config load_config(const std::string& path, const std::vector<std::string>& overrides);
+/// The same from text that to_yaml wrote (a checkpoint's, an imported model's), with overrides on top.
+Config parse_config(const std::string& yaml, const std::string& source_name, const std::vector<std::string>& overrides = {});
 /// A model section alone, e.g. from a checkpoint's manifest.
 ModelConfig parse_model_config(const std::string& yaml, const std::string& source_name);
 /// The whole config, every field written out, as YAML that load_config reads back to the same value.

@@ -21,6 +21,8 @@ class ConfigLoader {
   /// `folder`: that of the config asked for; bases must lie in it.
   void read_file(const std::string& path, const std::string& folder);
   void read_overrides(const std::vector<std::string>& overrides);
+  /// The text of a resolved config (to_yaml): no bases.
+  void read_resolved(const std::string& yaml, const std::string& source);
   void read_model(const std::string& yaml, const std::string& source);
   /// Checks the rules between fields, then throws Error(usage) when anything at all was wrong.
   void check(const std::string& source);

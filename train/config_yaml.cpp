@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <sstream>
 
+#include "data/utf8.h"
 #include "kernels/error.h"
 
 namespace jambalaya {
@@ -137,31 +138,6 @@ class TreeBuilder final : public YAML::EventHandler {
   int nodes_ = 0;
 };
 
-/// Byte offset of the first byte that is not UTF-8 (RFC 3629: no overlong forms, no surrogates), or npos.
-size_t invalid_utf8(const std::string& s) {
-  for (size_t i = 0; i < s.size();) {
-    const auto byte = [&](size_t k) { return k < s.size() ? static_cast<unsigned char>(s[k]) : 0u; };
-    const unsigned lead = byte(i), next = byte(i + 1);
-    size_t length = 0;
-    if (lead < 0x80)
-      length = 1;
-    else if (lead >= 0xC2 && lead <= 0xDF)
-      length = 2;
-    else if (lead >= 0xE0 && lead <= 0xEF)
-      length = 3;
-    else if (lead >= 0xF0 && lead <= 0xF4)
-      length = 4;
-    if (length == 0) return i;
-    for (size_t k = 1; k < length; k++)
-      if ((byte(i + k) & 0xC0) != 0x80) return i;
-    const bool overlong = (lead == 0xE0 && next < 0xA0) || (lead == 0xF0 && next < 0x90);
-    const bool beyond = (lead == 0xED && next > 0x9F) || (lead == 0xF4 && next > 0x8F);
-    if (overlong || beyond) return i;
-    i += length;
-  }
-  return std::string::npos;
-}
-
 std::string place_of_byte(const std::string& text, const std::string& source, size_t at) {
   const auto begin = text.begin(), end = text.begin() + std::ptrdiff_t(at);
   const auto line = std::count(begin, end, '\n') + 1;
@@ -178,7 +154,7 @@ YamlNode parse_yaml(const std::string& text, const std::string& source, ConfigPr
   };
   if (text.size() > kMaxConfigBytes)
     return give_up(cat(source, ": ", text.size(), " bytes; a config has at most ", kMaxConfigBytes));
-  if (const size_t at = invalid_utf8(text); at != std::string::npos)
+  if (const size_t at = find_invalid_utf8(text); at != std::string::npos)
     return give_up(cat(place_of_byte(text, source, at), ": not valid UTF-8"));
   if (const size_t at = text.find('\0'); at != std::string::npos)
     return give_up(cat(place_of_byte(text, source, at), ": a NUL byte"));

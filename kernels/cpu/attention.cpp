@@ -6,9 +6,9 @@
 namespace jambalaya {
 namespace {
 
-/// Blocks in flight, each with scratch of its own: lane i works on the items i, i + kLanes, ... So scratch
+/// Blocks in flight, each with scratch of its own: slot i works on the items i, i + kSlots, ... So scratch
 /// does not grow with the number of tokens.
-constexpr int64_t kLanes = 128;
+constexpr int64_t kSlots = 128;
 /// A segment of at most so many tokens has its keys cut into pieces, so that one token against a long cache
 /// (decoding) keeps every thread busy.
 constexpr int64_t kFewTokens = 8, kPieceOfKeys = 512;
@@ -47,10 +47,10 @@ struct Blocks {
 /// keys.
 template <class F>
 void for_each_item(Context& ctx, int64_t items, int64_t head_size, F&& f) {
-  const int64_t lanes = std::min(items, kLanes), floats = (attention_scratch(head_size) + 15) / 16 * 16;
-  auto* scratch = ctx.scratch->array<float>(lanes * floats, "attention.tiles");
-  ctx.pool->run(lanes, [&](int64_t lane) {
-    for (int64_t i = lane; i < items; i += lanes) f(items - 1 - i, scratch + lane * floats);
+  const int64_t slots = std::min(items, kSlots), floats = (attention_scratch(head_size) + 15) / 16 * 16;
+  auto* scratch = ctx.scratch->array<float>(slots * floats, "attention.tiles");
+  ctx.pool->run(slots, [&](int64_t slot) {
+    for (int64_t i = slot; i < items; i += slots) f(items - 1 - i, scratch + slot * floats);
   });
 }
 

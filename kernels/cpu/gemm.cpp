@@ -14,7 +14,7 @@ namespace {
 constexpr int64_t kBlockLanes = 384;  // of K: a block of A and a panel of B stay in the L2 and L1 caches
 constexpr int64_t kTileRows = 252;    // largest tile of C
 constexpr int64_t kTileColumns = 1024;
-constexpr int64_t kTilesWanted = 16;    // so that a few threads finish together
+constexpr int64_t kTilesWanted = 12;    // so that a few threads finish together
 constexpr int64_t kTileWork = 500'000;  // multiply-adds below which another tile is not worth its hand-over
 constexpr int64_t kPackedBudget = 8 << 20;    // floats of packed B at a time (32 MiB)
 constexpr int64_t kPackColumns = 256;         // of B in one chunk of packing
@@ -53,7 +53,9 @@ void cut_direct(Product& p) {
   p.direct = true;
   p.row_tiles = 1;
   p.tile_rows = p.m;
-  p.tile_columns = std::max<int64_t>(64, round_up(kDirectElements / std::max<int64_t>(p.k, 1), 64));
+  // Narrow cuts of B as it lies in [k, n] would leave the processor's prefetching no rows to follow.
+  const int64_t narrowest = p.transpose_b ? 16 : 256;
+  p.tile_columns = std::max(narrowest, round_up(kDirectElements / std::max<int64_t>(p.k, 1), 16));
   p.column_tiles = ceil_div(p.n, p.tile_columns);
 }
 
@@ -67,10 +69,12 @@ void cut_packed(const GemmFormat& f, Product& p) {
   p.column_tiles = ceil_div(p.n, kTileColumns);
   const int64_t wanted = std::clamp<int64_t>(p.m * p.n / 1024 * p.k / (kTileWork / 1024), 1, kTilesWanted);
   auto even = [](int64_t n, int64_t parts, int64_t unit) { return round_up(ceil_div(n, parts), unit); };
-  while (p.tiles() < wanted) {  // rows first: more column tiles pack A more often
-    if (even(p.m, p.row_tiles, f.mr) > 4 * f.mr)
+  // More column tiles pack A more often; but packing narrow pieces of a transposed A wastes its cache lines and pages.
+  const int64_t fewest_rows = (p.transpose_a ? 16 : 8) * f.mr;
+  while (p.tiles() < wanted) {
+    if (even(p.m, p.row_tiles, f.mr) > fewest_rows)
       p.row_tiles++;
-    else if (even(p.n, p.column_tiles, f.nr) > 2 * f.nr)
+    else if (even(p.n, p.column_tiles, f.nr) > 4 * f.nr)
       p.column_tiles++;
     else
       break;
@@ -108,11 +112,12 @@ class Slots {
 };
 
 int64_t packed_a_floats(const GemmFormat& f, const Product& p) {
-  return p.direct ? 0 : ceil_div(p.tile_rows, f.mr) * packed_a_panel(p.block_lanes, f.mr);
+  return ceil_div(p.tile_rows, f.mr) * packed_a_panel(p.block_lanes, f.mr);
 }
 /// A bf16 C keeps its sums in fp32 until the last block of K.
 bool needs_partial(const Product& p) { return !p.direct && p.c.dtype == DType::bf16 && p.k_blocks > 1; }
 int64_t slot_floats(const GemmFormat& f, const Product& p) {
+  if (p.direct) return p.transpose_b ? 0 : p.m * p.tile_columns;
   return packed_a_floats(f, p) + (needs_partial(p) ? p.tile_rows * p.tile_columns : 0);
 }
 
@@ -130,7 +135,7 @@ void pack_b(const GemmFormat& f, const Product& p, int64_t chunk) {
   f.pack_b(pack);
 }
 
-void compute_direct(const GemmFormat& f, const Product& p, int64_t chunk) {
+void compute_direct(const GemmFormat& f, const Product& p, int64_t chunk, float* slot) {
   const int64_t column = chunk * p.tile_columns;
   DirectProduct d{};
   d.a = p.a.data;
@@ -144,6 +149,8 @@ void compute_direct(const GemmFormat& f, const Product& p, int64_t chunk) {
   d.m = p.m;
   d.n = std::min(p.tile_columns, p.n - column);
   d.k = p.k;
+  d.sums = slot;
+  d.sums_stride = p.tile_columns;
   (p.transpose_b ? f.dot_rows : f.add_rows)(d);
 }
 
@@ -207,9 +214,8 @@ void multiply_group(Context& ctx, const GemmFormat& f, Product* products, int64_
   ctx.pool->run(tiles, [&](int64_t chunk) {
     const Product* p = products;
     while (chunk >= p->first_tile + p->tiles()) p++;
-    if (p->direct) return compute_direct(f, *p, chunk - p->first_tile);
     const int64_t slot = slots.claim();
-    compute_tile(f, *p, chunk - p->first_tile, slots.memory(slot));
+    (p->direct ? compute_direct : compute_tile)(f, *p, chunk - p->first_tile, slots.memory(slot));
     slots.give_back(slot);
   });
 }

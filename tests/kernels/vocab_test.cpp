@@ -135,6 +135,10 @@ struct HeadCall {
 void expect_agrees(HeadCall& call, TestContext& ctx) {
   const Values dw_before = call.dw.values();
   auto want = call.reference();
+  {
+    ArenaScope scope(ctx.scratch);  // nothing may count on what scratch held
+    std::memset(ctx.scratch.take(4 << 20, "poison"), 0xff, 4 << 20);
+  }
   call.run(ctx);
   const bool f32 = call.h->dtype == DType::f32;
   EXPECT_NEAR(call.loss_sum.get(0, 0), 10 + want.sum, 1e-5 * std::abs(want.sum) + 1e-12);

@@ -45,6 +45,8 @@ struct DirectProduct {
   int64_t c_stride;
   bool c_bf16, accumulate;
   int64_t m, n, k;
+  float* sums;  ///< [m, sums_stride], scratch of add_rows; sums_stride >= n and a multiple of 16
+  int64_t sums_stride;
 };
 
 /// How matrices of one dtype are multiplied.

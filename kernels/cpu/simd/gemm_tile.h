@@ -12,6 +12,8 @@ constexpr int kTileRows = 6;  // 12 + 2 + 1 of 16 registers
 #endif
 constexpr int kTileVectors = 2, kTileColumns = kTileVectors * kLanes;
 
+JAMBALAYA_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+
 /// x = sum (+ c) to c, or (+ out) rounded to out; n columns of row i starting at column j are there.
 JAMBALAYA_INLINE void finish(const GemmBlock& g, Vec x, int64_t i, int64_t j, int64_t n) {
   float* c = g.c ? g.c + i * g.c_stride + j : nullptr;
@@ -25,12 +27,15 @@ JAMBALAYA_INLINE void finish(const GemmBlock& g, Vec x, int64_t i, int64_t j, in
 /// The tile at (row, column) of the block: M rows, NV vectors of columns. Each element is one chain of
 /// additions in the order of K, whichever M and NV it is computed with.
 template <class Lane, int M, int NV>
-void tile(const GemmBlock& g, const float* a, const float* b, int64_t row, int64_t column) {
+void tile(const GemmBlock& block, const float* a, const float* b, int64_t row, int64_t column) {
+  const GemmBlock g = block;  // a copy that no store can alias
   Vec acc[M][NV];
 #pragma GCC unroll 16
   for (int i = 0; i < M; i++) {
     for (int j = 0; j < NV; j++) acc[i][j] = zero();
-    if (g.c) _mm_prefetch(reinterpret_cast<const char*>(g.c + (row + i) * g.c_stride + column), _MM_HINT_T0);
+    for (int j = 0; j < NV; j++)
+      if (g.c) prefetch(g.c + (row + i) * g.c_stride + column + j * kLanes);
+    if (g.out) prefetch(g.out + (row + i) * g.out_stride + column);
   }
   for (int64_t p = 0; p < g.lanes; p++, a += kTileRows, b += kTileColumns) {
     Vec bv[NV];
@@ -111,28 +116,39 @@ void dot_all(const DirectProduct& d) {
   constexpr int J = kLanes == 8 ? (M <= 2   ? 4
                                    : M <= 4 ? 2
                                             : 1)
-                                : (M <= 4 ? 4 : 2);  // enough chains, no spills
+                                : (M <= 4 ? 4 : 3);  // enough chains, no spills
   int64_t column = 0;
   for (; column + J <= d.n; column += J) dot_columns<Lane, M, J>(d, column);
   for (; column < d.n; column++) dot_columns<Lane, M, 1>(d, column);
 }
 
-/// C's columns [column, column + NV vectors): sums of rows of B.
-template <class T, int M, int NV>
-JAMBALAYA_INLINE void add_columns(const DirectProduct& d, int64_t column) {
-  using Lane = FloatLane<T>;
-  const T *a = static_cast<const T*>(d.a), *b = static_cast<const T*>(d.b) + column;
-  Vec acc[M][NV];
-  for (int i = 0; i < M; i++)
-    for (int j = 0; j < NV; j++) acc[i][j] = zero();
-  for (int64_t p = 0; p < d.k; p++, b += d.b_stride) {
-    Vec bv[NV];
-    for (int j = 0; j < NV; j++) bv[j] = Lane::across_rows(b + j * kLanes, 0, d.n - column - j * kLanes, 1);
+/// sums[M, n] += M rows of A times G rows of B: a few whole rows at a time, because walking down a column of
+/// B would touch a page per element.
+template <class T, int M, int G>
+JAMBALAYA_INLINE void add_group(const DirectProduct& d, int64_t p) {
+  const T *a = static_cast<const T*>(d.a) + p, *b = static_cast<const T*>(d.b) + p * d.b_stride;
+  for (int64_t column = 0; column < d.n; column += kLanes) {
+    Vec bv[G];
+#pragma GCC unroll 8
+    for (int q = 0; q < G; q++)
+      bv[q] = FloatLane<T>::across_rows(b + q * d.b_stride + column, 0, d.n - column, 1);
+#pragma GCC unroll 8
     for (int i = 0; i < M; i++) {
-      Vec av = set1(widen_one(a[i * d.a_stride + p]));
-      for (int j = 0; j < NV; j++) acc[i][j] = fma(av, bv[j], acc[i][j]);
+      float* to = d.sums + i * d.sums_stride + column;
+      Vec x = load(to);
+      for (int q = 0; q < G; q++) x = fma(set1(widen_one(a[i * d.a_stride + q])), bv[q], x);
+      store(to, x);
     }
   }
+}
+template <class T, int M>
+void add_all(const DirectProduct& given) {
+  const DirectProduct d = given;
+  constexpr int kGroup = kLanes == 8 ? 4 : 8;
+  for (int64_t i = 0; i < M * d.sums_stride; i += kLanes) store(d.sums + i, zero());
+  int64_t p = 0;
+  for (; p + kGroup <= d.k; p += kGroup) add_group<T, M, kGroup>(d, p);
+  for (; p < d.k; p++) add_group<T, M, 1>(d, p);
   GemmBlock g{};
   g.c = d.c_bf16 ? nullptr : static_cast<float*>(d.c);
   g.out = d.c_bf16 ? static_cast<bf16*>(d.c) : nullptr;
@@ -140,13 +156,8 @@ JAMBALAYA_INLINE void add_columns(const DirectProduct& d, int64_t column) {
   g.add = d.accumulate && !d.c_bf16;
   g.add_out = d.accumulate && d.c_bf16;
   for (int i = 0; i < M; i++)
-    for (int j = 0; j < NV; j++)
-      finish(g, acc[i][j], i, column + j * kLanes, max_i(d.n - column - j * kLanes, 0));
-}
-template <class T, int M>
-void add_all(const DirectProduct& d) {
-  constexpr int NV = kLanes == 8 ? (M <= 2 ? 4 : M <= 4 ? 2 : 1) : (M <= 4 ? 4 : 2);
-  for (int64_t column = 0; column < d.n; column += NV * kLanes) add_columns<T, M, NV>(d, column);
+    for (int64_t column = 0; column < d.n; column += kLanes)
+      finish(g, load(d.sums + i * d.sums_stride + column), i, column, d.n - column);
 }
 
 template <class Lane, int M = GemmFormat::kDirectRows>

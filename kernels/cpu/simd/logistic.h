@@ -19,19 +19,12 @@ JAMBALAYA_INLINE A* row(void* p, int64_t i) {
   return static_cast<A*>(p) + i;
 }
 
-/// e^x for x <= 0, relative error about 1e-7 (two-part reduction: exact also where x is large); NaN stays
-/// NaN.
-JAMBALAYA_INLINE Vec exp_negative(Vec x) {
-  x = max(set1(-87.0f), x);
+/// e^-|x|, relative error 2e-7 + 1e-8 |x|, not below e^-87; NaN stays NaN.
+JAMBALAYA_INLINE Vec exp_minus_abs(Vec x) {
+  x = max(set1(-87.0f), zero() - abs(x));
   Vec n = round(x * set1(kLog2e));
-  Vec r = fnma(n, set1(0.693359375f), x);
-  r = fnma(n, set1(-2.12194440e-4f), r);
-  Vec p = set1(1.3981999507e-3f);
-  p = fma(p, r, set1(8.3334519073e-3f));
-  p = fma(p, r, set1(4.1665795894e-2f));
-  p = fma(p, r, set1(1.6666665459e-1f));
-  p = fma(p, r, set1(5.0000001201e-1f));
-  p = fma(p, r * r, r) + set1(1.0f);
+  Vec p = exp2_reduced(
+      fma(x, set1(kLog2e), zero() - n));  // fused: the reduced argument has no rounding of x log2(e)
 #if defined(__AVX512F__)
   return scale2(p, n);
 #else
@@ -47,7 +40,6 @@ JAMBALAYA_INLINE Logistic logistic_of(Vec x, Vec w) {
   Mask negative = less(x, zero());
   return {select(negative, small, large), select(negative, large, small)};
 }
-JAMBALAYA_INLINE Vec exp_minus_abs(Vec x) { return exp_negative(zero() - abs(x)); }
 
 }  // namespace
 }  // namespace jambalaya::JAMBALAYA_NS

@@ -38,13 +38,20 @@ struct Range {
   Vec low, high;
 };
 
-/// delta, delta u and D u of `count` tokens from t.
+/// delta, delta u and D u of `count` tokens from t. Rows lie a whole matrix row apart, too far for the
+/// processor's own prefetching, so the next tile's are asked for here.
 template <class A>
-void prepare(const ScanInputs& in, int64_t e, int64_t lanes, int64_t t, int64_t count, const Forward& w,
-             Range& range) {
+void prepare(const ScanForwardArgs& g, int64_t e, int64_t lanes, int64_t t, int64_t count, int64_t last,
+             const Forward& w, Range& range) {
+  const ScanInputs& in = g.in;
   Vec bias = load(in.dt_bias + e, lanes), skip = load(in.d + e, lanes);
   Vec low = range.low, high = range.high;
   for (int64_t i = 0; i < count; i++) {
+    const int64_t ahead = min_i(t + i + kScanTile, last);
+    __builtin_prefetch(row<A>(in.u, ahead * in.u_stride + e), 0, 2);
+    __builtin_prefetch(row<A>(in.s, ahead * in.s_stride + e), 0, 2);
+    if (in.z) __builtin_prefetch(row<A>(in.z, ahead * in.z_stride + e), 0, 2);
+    __builtin_prefetch(row<A>(g.o, (t + i) * g.o_stride + e), 1, 2);
     Vec u = load(row<A>(in.u, (t + i) * in.u_stride + e), lanes);
     Vec x = load(row<A>(in.s, (t + i) * in.s_stride + e), lanes) + bias;
     Vec delta = softplus_of(x, exp_minus_abs(x));
@@ -114,7 +121,7 @@ void forward(const ScanForwardArgs& g, const ScanTask& task) {
       if (t == in.offsets[s]) load_states(in.h0 ? in.h0 + s * state_size : nullptr, in, e, lanes, h);
       if (g.kept_states && t % kScanTile == 0)
         store_states(g.kept_states + t / kScanTile * state_size, in, e, lanes, h);
-      prepare<A>(in, e, lanes, t, end - t, w, range);
+      prepare<A>(g, e, lanes, t, end - t, task.t1 - 1, w, range);
       int64_t n = 0;
       for (; n + L <= padded; n += L) advance<L>(w, rates, h, n, padded, end - t);
       if (n < padded) advance<kStateBlock>(w, rates, h, n, padded, end - t);

@@ -1,0 +1,212 @@
+// jambalaya doctor: what this machine offers, how the ranks lie on it, and what to change. Under mpirun all
+// ranks take part and rank 0 shows.
+#include <H5public.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+
+#include "kernels/ops.h"
+#include "parallel/communicator.h"
+#include "parallel/mpi_version.h"
+#include "train/commands/commands.h"
+#include "train/commands/help_text.h"
+#include "train/commands/machine.h"
+#include "train/json.h"
+#include "train/run/log.h"
+
+namespace jambalaya {
+
+namespace {
+
+struct Findings {
+  Machine machine;
+  std::string instruction_set;
+  std::string mpi, hdf5;
+  bool launched = false;
+  struct Rank {
+    std::string host, cores;
+    int core_count = 0;
+  };
+  std::vector<Rank> ranks;
+  std::vector<std::string> advice;
+};
+
+/// Every rank's host and cores, in rank order.
+std::vector<Findings::Rank> gather_ranks(Communicator& world, const Machine& machine) {
+  constexpr size_t kHost = 128, kCores = 120;
+  struct Record {
+    char host[kHost], cores[kCores];
+    int64_t count;
+  };
+  Record mine{};
+  std::snprintf(mine.host, sizeof mine.host, "%s", machine.host.c_str());
+  std::snprintf(mine.cores, sizeof mine.cores, "%s", core_ranges(machine.allowed).c_str());
+  mine.count = int64_t(machine.allowed.size());
+  std::vector<Record> all(static_cast<size_t>(world.size()));
+  const auto bytes = int64_t(sizeof(Record));
+  world.all_gather(make_tensor(&mine, DType::u8, {bytes}),
+                   make_tensor(all.data(), DType::u8, {bytes * world.size()}));
+  std::vector<Findings::Rank> ranks;
+  for (const auto& record : all) ranks.push_back({record.host, record.cores, int(record.count)});
+  return ranks;
+}
+
+std::string hdf5_version() {
+  unsigned major = 0, minor = 0, release = 0;
+  return H5get_libversion(&major, &minor, &release) >= 0 ? cat(major, ".", minor, ".", release) : "";
+}
+
+void advise_on_ranks(Findings& f) {
+  std::map<std::string, int> per_host;
+  for (const auto& rank : f.ranks) per_host[rank.host]++;
+  const int here = per_host[f.machine.host], cores = f.machine.online_cores;
+  const bool bound =
+      std::any_of(f.ranks.begin(), f.ranks.end(), [](const auto& r) { return r.core_count == 1; });
+  if (f.launched && bound && cores / here > 1)
+    f.advice.push_back(cat("ranks are bound to one core each although ", cores, " cores serve ", here,
+                           " ranks: launch with mpirun --bind-to none"));
+  if (here > cores)
+    f.advice.push_back(
+        cat(here, " ranks share ", cores,
+            " cores: add --oversubscribe --mca mpi_yield_when_idle 1, and expect it to be slow"));
+  if (f.launched && f.machine.shared_memory < int64_t(64) << 20)
+    f.advice.push_back(
+        "less than 64 MiB in /dev/shm: Open MPI's ranks on one host talk through it; enlarge it");
+}
+
+void advise_on_machine(Findings& f) {
+  const Machine& m = f.machine;
+  const int64_t memory =
+      m.memory_limit == kUnlimited ? m.memory_available : std::min(m.memory_limit, m.memory_available);
+  const auto cores = int(m.allowed.size());
+  if (f.instruction_set.find("avx512") == std::string::npos &&
+      f.instruction_set.find("amx") == std::string::npos)
+    f.advice.push_back(
+        "this CPU has no AVX-512: everything works, at about half the speed, and bf16 brings no gain");
+  if (std::getenv("JAMBALAYA_ISA"))
+    f.advice.push_back("JAMBALAYA_ISA chooses the instruction set; unset it for the best one");
+  if (m.quota_cores > 0 && m.quota_cores + 0.01 < cores)
+    f.advice.push_back(cat("the control group grants ", m.quota_cores, " of ", cores,
+                           " cores: set run.threads = ", std::max(1, int(std::floor(m.quota_cores)))));
+  if (std::getenv("OMP_NUM_THREADS"))
+    f.advice.push_back("OMP_NUM_THREADS is not read: threads are set with run.threads or --threads");
+  if (memory < int64_t(2) << 30)
+    f.advice.push_back(
+        cat("only ", gib(memory), " of memory are free: the tiny config needs about 1 GiB a rank"));
+  if (m.disk_free < int64_t(2) << 30)
+    f.advice.push_back(cat("only ", gib(m.disk_free),
+                           " free on this disk: a checkpoint takes 12 bytes a parameter, and two are kept"));
+  if (m.open_files != kUnlimited && m.open_files < 256)
+    f.advice.push_back(cat("at most ", m.open_files, " open files: raise it with ulimit -n 1024"));
+  // Arenas reserve address space and use only what they touch.
+  if (m.address_space != kUnlimited)
+    f.advice.push_back(
+        "the address space is limited (ulimit -v): arenas reserve more than they use; lift it");
+}
+
+Findings examine() {
+  Findings f;
+  f.machine = look_at_machine();
+  f.mpi = mpi_library_version();
+  f.hdf5 = hdf5_version();
+  f.ranks = {{f.machine.host, core_ranges(f.machine.allowed), int(f.machine.allowed.size())}};
+  try {
+    f.instruction_set = cpu_ops().name();
+  } catch (const Error& e) {
+    f.instruction_set = "none";
+    f.advice.push_back(e.what());
+  }
+  try {
+    f.launched = launched_by_mpi();
+    if (f.launched) f.ranks = gather_ranks(*make_world_communicator(), f.machine);
+  } catch (const Error& e) {
+    f.advice.push_back(e.what());
+  }
+  advise_on_ranks(f);
+  advise_on_machine(f);
+  return f;
+}
+
+Json as_json(const Findings& f) {
+  const Machine& m = f.machine;
+  Json root = Json::make_object();
+  root.set("version", version_text());
+  root.set("host", m.host);
+  Json cpu = Json::make_object();
+  cpu.set("model", m.cpu_model);
+  Json features = Json::make_array();
+  for (const auto& name : m.cpu_features) features.array.emplace_back(name);
+  cpu.set("features", std::move(features));
+  cpu.set("backend", f.instruction_set);
+  cpu.set("online_cores", m.online_cores);
+  cpu.set("allowed_cores", core_ranges(m.allowed));
+  cpu.set("quota_cores", m.quota_cores);
+  root.set("cpu", std::move(cpu));
+  const std::pair<const char*, int64_t> bytes[] = {
+      {"memory_total", m.memory_total},         {"memory_available", m.memory_available},
+      {"memory_limit", m.memory_limit},         {"disk_free", m.disk_free},
+      {"shared_memory_free", m.shared_memory},  {"limit_open_files", m.open_files},
+      {"limit_locked_memory", m.locked_memory}, {"limit_address_space", m.address_space}};
+  for (const auto& [key, value] : bytes) root.set(key, value == kUnlimited ? Json() : Json(value));
+  root.set("mpi", f.mpi.empty() ? Json() : Json(f.mpi));
+  root.set("hdf5", f.hdf5);
+  root.set("launched_by_mpi", f.launched);
+  Json ranks = Json::make_array();
+  for (const auto& rank : f.ranks) {
+    Json entry = Json::make_object();
+    entry.set("host", rank.host);
+    entry.set("cores", rank.cores);
+    ranks.array.push_back(std::move(entry));
+  }
+  root.set("ranks", std::move(ranks));
+  Json environment = Json::make_object();
+  for (const auto& [name, value] : known_environment()) environment.set(name, value);
+  root.set("environment", std::move(environment));
+  Json advice = Json::make_array();
+  for (const auto& line : f.advice) advice.array.emplace_back(line);
+  root.set("advice", std::move(advice));
+  return root;
+}
+
+std::string as_text(const Findings& f) {
+  const Machine& m = f.machine;
+  std::string features, text;
+  for (const auto& name : m.cpu_features) features += cat(features.empty() ? "" : " ", name);
+  const auto line = [&](const std::string& name, const std::string& value) {
+    text += cat(name, std::string(name.size() < 12 ? 12 - name.size() : 1, ' '), value, "\n");
+  };
+  line("version", version_text());
+  line("cpu", cat(m.cpu_model, ", ", m.online_cores, " cores, this process may use ", core_ranges(m.allowed),
+                  m.quota_cores > 0 ? cat(" (control group: ", m.quota_cores, ")") : ""));
+  line("features", features);
+  line("backend", f.instruction_set);
+  line("memory", cat(gib(m.memory_available), " available of ", gib(m.memory_total),
+                     m.memory_limit == kUnlimited ? "" : cat(", control group limit ", gib(m.memory_limit))));
+  line("disk", cat(gib(m.disk_free), " free here, ", gib(m.shared_memory), " in /dev/shm"));
+  line("limits", cat("open files ", m.open_files == kUnlimited ? "unlimited" : cat(m.open_files),
+                     ", locked memory ", gib(m.locked_memory), ", address space ", gib(m.address_space)));
+  line("hdf5", f.hdf5);
+  line("mpi", f.mpi.empty() ? "this build has none"
+                            : cat(f.mpi, f.launched ? "" : " (not launched by it: one rank)"));
+  for (size_t i = 0; i < f.ranks.size(); i++)
+    line(cat("rank ", int64_t(i)), cat("host ", f.ranks[i].host, ", cores ", f.ranks[i].cores));
+  for (const auto& [name, value] : known_environment()) line("environment", cat(name, "=", value));
+  for (const auto& advice : f.advice) line("advice", advice);
+  if (f.advice.empty()) line("advice", "nothing to change");
+  return text;
+}
+
+}  // namespace
+
+int run_doctor(const DoctorOptions& options) {
+  const Findings findings = examine();
+  if (launched_rank() != 0) return 0;
+  const std::string text = options.json ? as_json(findings).text() + "\n" : as_text(findings);
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  return 0;
+}
+
+}  // namespace jambalaya

@@ -1,0 +1,89 @@
+#include "train/commands/help_text.h"
+
+#include "kernels/error.h"
+
+namespace jambalaya {
+
+namespace {
+
+const HelpText kHelp[] = {
+    {"", "Trains hybrid Transformer-Mamba-MoE language models (Jamba), from text to a model that generates.",
+     R"(  jambalaya tokenizer train --vocab-size 4096 --output tokenizer.json books/*.txt
+  jambalaya data encode --tokenizer tokenizer.json --output data books/*.txt
+  mpirun -n 2 --bind-to none jambalaya train configs/readme.yaml --set data.folder=data
+  jambalaya generate runs/readme --prompt "The whale")",
+     "jambalaya COMMAND --help explains each command; exit codes are listed in docs/exit_codes.md."},
+    {"tokenizer",
+     "Make and use byte-level BPE tokenizers (tokenizer.json, as Hugging Face reads and writes it).",
+     "  jambalaya tokenizer train --vocab-size 4096 --output tokenizer.json books/*.txt",
+     "jambalaya tokenizer train --help"},
+    {"tokenizer train", "Learn a byte-level BPE vocabulary from text.",
+     "  jambalaya tokenizer train --vocab-size 4096 --output tokenizer.json books/*.txt",
+     "encode the same text with `jambalaya data encode`. A vocabulary above the model's vocab_size cannot be "
+     "trained on."},
+    {"tokenizer encode", "Print the token ids of a text, one line for each document.",
+     "  jambalaya tokenizer encode --tokenizer tokenizer.json chapter.txt",
+     "compare with another tokenizer, or go on with `jambalaya data encode`."},
+    {"data", "Turn text into shards of token ids that training reads, and look at them.",
+     "  jambalaya data encode --tokenizer tokenizer.json --output data books/*.txt",
+     "jambalaya data encode --help"},
+    {"data encode",
+     "Encode text into checksummed shards of token ids, a part of the documents held out for evaluation.",
+     R"(  jambalaya data encode --tokenizer tokenizer.json --output data books/*.txt
+  jambalaya data encode --tokenizer tokenizer.json --output data --split-on blank-lines dictionary.txt.gz)",
+     "`jambalaya data inspect data`, then `jambalaya train CONFIG --set data.folder=data`."},
+    {"data inspect", "Show what an encoded folder holds: shards, documents, tokens, held-out part.",
+     "  jambalaya data inspect data --tokenizer tokenizer.json --documents 3",
+     "`jambalaya train CONFIG --set data.folder=data`."},
+    {"train", "Pretrain a model as a config says; alone, or as the ranks of mpirun.",
+     R"(  jambalaya train configs/readme.yaml --set train.steps=500
+  mpirun -n 2 --bind-to none jambalaya train configs/readme.yaml --resume auto)",
+     "`jambalaya generate` and `jambalaya evaluate` on the run's folder. kill -USR1 saves and leaves with "
+     "exit code 75; "
+     "start again with --resume auto."},
+    {"evaluate", "Measure a model: held-out nats/token and bits/byte, or multiple-choice questions.",
+     R"(  jambalaya evaluate runs/readme --data data
+  jambalaya evaluate runs/readme --choices questions.jsonl --json)",
+     "compare two runs by bits/byte: it does not depend on the tokenizer."},
+    {"generate", "Continue a prompt.",
+     "  jambalaya generate runs/readme --prompt \"The whale\" --max-tokens 100 --temperature 0.8",
+     "`jambalaya export` makes the model usable elsewhere."},
+    {"export", "Write a model in Hugging Face's layout (config.json, safetensors, tokenizer files).",
+     "  jambalaya export runs/readme --output jambalaya-tiny --dtype bf16",
+     "load it with transformers' JambaForCausalLM.from_pretrained. What Hugging Face cannot express: "
+     "--format native."},
+    {"import", "Make a checkpoint from a folder in Hugging Face's layout or from a native export.",
+     "  jambalaya import Jamba-tiny-random --output checkpoints/tiny",
+     "`jambalaya generate`, or fine-tune with `jambalaya train CONFIG --set "
+     "train.init_from=checkpoints/tiny`."},
+    {"compare",
+     "Compute what another implementation recorded (logits, losses, gradients) and show the worst error of "
+     "each.",
+     "  jambalaya compare goldens/hybrid_moe --precision bf16",
+     "exit code 0 means that everything is within tolerance, 1 that something is not; docs/numerics.md "
+     "explains the figures."},
+    {"inspect", "Show what a checkpoint, a run or a config is: layers, parameters, memory.",
+     "  jambalaya inspect configs/jamba-v0.1.yaml", "`jambalaya config` prints every value of a config."},
+    {"doctor", "Show what this machine offers (CPU, threads, MPI, memory, disk, limits) and what to change.",
+     "  jambalaya doctor\n  mpirun -n 2 --bind-to none jambalaya doctor",
+     "follow its advice before a long run."},
+    {"config", "Print the resolved config, every value written out, after checking it.",
+     R"(  jambalaya config configs/readme.yaml --set model.notation=8/1:7
+  jambalaya config --reference)",
+     "`jambalaya train` with the same config and --set."},
+};
+
+}  // namespace
+
+std::string HelpText::footer() const { return cat("\nExample:\n", example, "\n\nNext: ", next); }
+
+const HelpText& help_of(const std::string& command) {
+  for (const auto& help : kHelp)
+    if (command == help.command) return help;
+  JAMBALAYA_CHECK(false, "no help for the command ", command);
+  return kHelp[0];
+}
+
+std::string version_text() { return "jambalaya " JAMBALAYA_VERSION; }
+
+}  // namespace jambalaya

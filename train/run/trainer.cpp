@@ -1,0 +1,392 @@
+#include "train/run/trainer.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+
+#include "data/dataset.h"
+#include "data/loader.h"
+#include "model/flops.h"
+#include "parallel/reducer.h"
+#include "train/files.h"
+#include "train/run/bad_step.h"
+#include "train/run/curves.h"
+#include "train/run/evaluation.h"
+#include "train/run/log.h"
+#include "train/run/optimizer.h"
+#include "train/run/persistence.h"
+#include "train/run/report.h"
+#include "train/run/schedule.h"
+#include "train/run/signals.h"
+
+namespace jambalaya {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+/// Gradients of one table layer become final together.
+std::vector<GradientReducer::Range> gradient_groups(const Parameters& p) {
+  std::vector<GradientReducer::Range> groups;
+  const auto& table = p.table();
+  for (size_t i = 0; i < table.size(); i++) {
+    int64_t end = i + 1 < table.size() ? p.offset(int(i) + 1) : p.flat_size();
+    if (i == 0 || table[i].layer != table[i - 1].layer) groups.push_back({p.offset(int(i)), end});
+    else groups.back().end = end;
+  }
+  return groups;
+}
+
+LoaderOptions loader_options(const Config& c, Mesh& mesh) {
+  LoaderOptions o{.seed = c.run.seed, .sequence_length = c.data.sequence_length};
+  o.rows = c.data.micro_batch * mesh.data().size();
+  o.chunk = c.data.sequence_length;
+  for (auto [from, length] : c.data.length_schedule) o.chunk = std::max(o.chunk, length);
+  o.rank = mesh.data_rank();
+  o.world = mesh.data().size();
+  return o;
+}
+
+/// Held while a run is written: two jobs in one folder would destroy each other's files.
+class FolderLock {
+ public:
+  explicit FolderLock(const std::string& folder) {
+    fd_ = open((folder + "/.lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (fd_ < 0 || flock(fd_, LOCK_EX | LOCK_NB) != 0)
+      throw Error(Exit::usage, cat(folder, ": another job is writing to this run folder; wait for it, or set run.folder to another one"));
+  }
+  ~FolderLock() { close(fd_); }
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+
+ private:
+  int fd_;
+};
+
+constexpr int kMostRewinds = 3;  // then the run stops: the data or the settings are at fault, not chance
+
+}  // namespace
+
+struct Trainer::Impl {
+  Impl(Runtime& r, const Config& c, const std::string& resume)
+      : runtime(r), config(c), ctx(r.context()), ranks(r.mesh().data()), dataset(c.data.folder), parameters(c.model, c.train.precision, true),
+        regions(r.mesh()), jamba(parameters, regions), optimizer(parameters, c.optimizer),
+        reducer(ranks, parameters.flat_gradient(), gradient_groups(parameters), c.train.bucket_mb << 20),
+        loader(dataset.train(), loader_options(c, r.mesh())), detector(c.train.spike_factor) {
+    if (dataset.manifest().vocab_size > c.model.vocab_size)
+      throw Error(Exit::usage, cat("data.folder = ", c.data.folder, " was encoded with ", dataset.manifest().vocab_size, " ids, model.vocab_size = ",
+                                   c.model.vocab_size, " has no rows for all of them: set model.vocab_size to at least ", dataset.manifest().vocab_size));
+    jamba.recompute = c.train.recompute;
+    if (dataset.held_out().documents() > 0)
+      held_out.emplace(dataset.held_out(), c.data.sequence_length, c.data.micro_batch * ranks.size(), c.log.evaluate_tokens);
+    else
+      log_warning(cat(c.data.folder, " has no held-out documents: bits per byte will not be measured (encode with --held-out 0.01)"));
+    open_folder();
+    begin(resume);
+  }
+
+  // ---- start ------------------------------------------------------------------------------------------------
+
+  /// Rank 0 creates and locks the folder; a failure there must end all ranks, not leave the others waiting.
+  void open_folder() {
+    std::string failure;
+    int64_t code = 0;
+    if (runtime.lead()) try {
+        create_folders(config.run.folder);
+        lock = std::make_unique<FolderLock>(config.run.folder);
+      } catch (const Error& e) {
+        failure = e.what();
+        code = int64_t(e.exit());
+      }
+    ranks.broadcast(make_tensor(&code, {1}), 0);
+    broadcast_string(ranks, failure);
+    if (code) throw Error(Exit(code), failure);
+  }
+
+  std::string checkpoints() const { return config.run.folder + "/checkpoints"; }
+
+  void begin(const std::string& resume) {
+    std::optional<CheckpointInfo> from;
+    std::string warnings;
+    if (resume == "auto") from = newest_checkpoint(checkpoints(), {}, &warnings);
+    else if (resume != "none") from = open_checkpoint(resume);
+    else if (std::filesystem::exists(checkpoints()) && !std::filesystem::is_empty(checkpoints()))
+      throw Error(Exit::usage, cat(config.run.folder, " holds the checkpoints of an earlier run: continue it with --resume auto, or set run.folder to another one"));
+    if (!warnings.empty()) log_warning(warnings);
+    if (from) {
+      load(*from, true);
+      log_info(cat("continues from ", from->path, " at step ", state.step));
+    } else if (!config.train.branch_from.empty()) {
+      load(open_checkpoint(config.train.branch_from), true);
+      state.metrics_bytes = 0;  // a new run with a log of its own
+      log_info(cat("branches from ", config.train.branch_from, " at step ", state.step));
+    } else if (!config.train.init_from.empty()) {
+      CheckpointInfo info = open_checkpoint(config.train.init_from);
+      check_same_model(info, config.model);
+      load_tensors(ctx, info, parameters, nullptr);
+      log_info(cat("starts from the weights of ", config.train.init_from));
+    } else {
+      parameters.initialize(config.run.seed, ctx.pool);
+      parameters.refresh_compute(ctx);
+    }
+    if (runtime.lead()) {
+      metrics = std::make_unique<MetricsFile>(config.run.folder + "/metrics.jsonl", state.metrics_bytes);
+      replace_file(config.run.folder + "/config.yaml", to_yaml(config));
+      replace_file(config.run.folder + "/tokenizer.json", dataset.tokenizer_json());
+    }
+  }
+
+  void load(const CheckpointInfo& info, bool with_cursor) {
+    check_same_model(info, config.model);
+    load_tensors(ctx, info, parameters, &optimizer);
+    TrainState stored = info.state;
+    optimizer.set_steps(stored.optimizer_steps);
+    detector.restore(stored.loss_window);
+    if (with_cursor) loader.restore(LoaderState::parse(stored.loader));
+    else stored.tokens = state.tokens;
+    state = stored;
+  }
+
+  // ---- one step ----------------------------------------------------------------------------------------------
+
+  struct Totals {
+    double sums[kLossSums] = {};
+    int64_t counted = 0, tokens = 0;
+    double flops = 0;
+  };
+
+  int64_t accumulation() const {
+    int64_t rows = config.data.micro_batch * ranks.size();
+    return config.data.global_batch ? std::max<int64_t>(config.data.global_batch / rows, 1) : 1;
+  }
+
+  void set_length() {
+    int64_t length = sequence_length_at(config.data, state.step);
+    if (length == current_length) return;
+    // Longer rows, fewer of them: the tokens of a step stay.
+    int64_t rows = std::max<int64_t>(config.data.micro_batch * ranks.size() * config.data.sequence_length / length, ranks.size());
+    if (current_length || length != config.data.sequence_length) loader.set_shape(length, rows);
+    current_length = length;
+    current_rows = rows;
+  }
+
+  std::vector<HostBatch> fetch(Totals& totals) {
+    std::vector<HostBatch> batches;
+    for (int64_t i = 0; i < accumulation(); i++) {
+      batches.push_back(loader.next());
+      const HostBatch& b = batches.back();
+      totals.counted += b.counted;
+      totals.flops += 3 * forward_flops(config.model, b.lengths).total();
+    }
+    totals.tokens = accumulation() * current_rows * current_length;
+    return batches;
+  }
+
+  /// True when some rank was asked to stop.
+  bool forward_backward(Totals& totals, StepReport& report) {
+    Clock::time_point start = Clock::now();
+    std::vector<HostBatch> batches = fetch(totals);
+    report.data_wait = seconds_since(start);
+    int64_t agreed[2] = {totals.counted, wants_to_stop()};
+    ranks.all_reduce(make_tensor(agreed, {2}));
+    totals.counted = agreed[0];
+    if (agreed[1]) return true;  // before anything was changed; the batches are read again after a resume
+
+    const LossScale scale{1.0 / double(std::max<int64_t>(totals.counted, 1)), 1.0 / double(batches.size()), double(current_rows * current_length)};
+    parameters.zero_gradients(ctx);
+    Tensor sums = make_tensor(totals.sums, {kLossSums});
+    jamba.on_gradients = nullptr;
+    for (size_t i = 0; i < batches.size(); i++) {
+      HostBatch& b = batches[i];
+      const int64_t t = int64_t(b.ids.size());
+      documents.assign(b.lengths);
+      if (i + 1 == batches.size()) {  // gradients are final in this backward
+        reducer.begin();
+        jamba.on_gradients = [this](int layer) { reducer.ready(layer + 1); };
+      }
+      jamba.train(ctx, {make_tensor(b.ids.data(), {t}), make_tensor(b.targets.data(), {t}), documents.view()}, scale, sums);
+    }
+    reducer.finish();
+    report.reduce_wait = reducer.wait_seconds();
+    ranks.all_reduce(make_tensor(totals.sums, {kLossSums}));
+    ranks.all_reduce(make_tensor(&totals.flops, {1}));
+    fill_losses(totals, double(batches.size()), report);
+    return false;
+  }
+
+  void fill_losses(const Totals& totals, double micro_batches, StepReport& report) {
+    // Terms of the whole micro-batch were added by every rank.
+    const double copies = micro_batches * ranks.size();
+    report.loss = totals.sums[kNll] / double(std::max<int64_t>(totals.counted, 1));
+    report.aux_loss = totals.sums[kAux] / copies;
+    report.router_z = totals.sums[kRouterZ] / copies;
+    report.activation = totals.sums[kActivation] / micro_batches;
+  }
+
+  void evaluate(StepReport& report) {
+    if (!held_out) return;
+    HeldOutScore score = evaluate_held_out(runtime, jamba, *held_out);
+    report.held_out_nats = score.nats_per_token;
+    report.held_out_bits_per_byte = score.bits_per_byte;
+  }
+
+  // ---- the loop ----------------------------------------------------------------------------------------------
+
+  Exit run() {
+    banner();
+    run_start = Clock::now();
+    first_step = state.step;
+    while (state.step < config.train.steps) {
+      if (step()) return leave(stop_signal() ? "a signal asked for it" : "train.minutes have passed or another rank was asked to");
+    }
+    if (last_saved != state.step) save();
+    draw();
+    log_warnings_box();
+    return Exit::ok;
+  }
+
+  /// Clocks and signals differ between ranks: one that wants to stop is enough (see forward_backward).
+  bool wants_to_stop() const {
+    return stop_signal() != 0 || (config.train.minutes > 0 && seconds_since(run_start) > 60 * config.train.minutes);
+  }
+
+  /// One update. True when the run was asked to stop instead.
+  bool step() {
+    StepReport report;
+    report.step = state.step + 1;
+    report.steps = config.train.steps;
+    report.lr = learning_rate(config.optimizer, state.step, config.train.steps);
+    const bool report_now = report.step % config.log.every == 0 || report.step == 1 || report.step == config.train.steps;
+    jamba.telemetry = report_now;
+    set_length();
+    const LoaderState before = loader.state();
+    Clock::time_point start = Clock::now();
+    Totals totals;
+    if (forward_backward(totals, report)) {
+      loader.restore(before);
+      return true;
+    }
+    report.gradient_norm = optimizer.gradient_norm(ctx);
+    report.bad = detector.judge(report.loss, report.gradient_norm);
+    if (report.bad.empty()) optimizer.step(ctx, report.lr, report.gradient_norm);
+    else if (handle_bad_step(report)) return false;
+    state.step++;
+    state.tokens += totals.tokens;
+    finish_report(report, totals, start, report_now);
+    if (config.checkpoint.every > 0 && state.step % config.checkpoint.every == 0) save();
+    return false;
+  }
+
+  /// True when the run went back to a checkpoint. Throws under the policy "stop".
+  bool handle_bad_step(StepReport& report) {
+    const std::string what = cat("step ", report.step, ": ", report.bad);
+    if (config.train.bad_step == BadStep::stop)
+      throw Error(Exit::numerical, cat(what, "; stopped by train.bad_step = stop. Lower optimizer.lr, or set train.bad_step to skip or rewind"));
+    if (config.train.bad_step == BadStep::skip) {
+      log_warning(what + ": update skipped");
+      return false;
+    }
+    std::optional<CheckpointInfo> from = newest_checkpoint(checkpoints(), {}, nullptr);
+    if (!from || ++rewinds > kMostRewinds)
+      throw Error(Exit::numerical, cat(what, from ? cat("; gave up after ", kMostRewinds, " rewinds") : "; there is no checkpoint to go back to"));
+    // The data cursor stays where it is: the batches that led here are not read again.
+    load(*from, false);
+    if (runtime.lead()) {
+      metrics = nullptr;
+      metrics = std::make_unique<MetricsFile>(config.run.folder + "/metrics.jsonl", state.metrics_bytes);
+    }
+    log_warning(cat(what, ": back to step ", state.step, ", past the batches in between"));
+    return true;
+  }
+
+  void finish_report(StepReport& report, const Totals& totals, Clock::time_point start, bool report_now) {
+    report.tokens = state.tokens;
+    report.epoch = loader.state().epoch;
+    report.seconds = seconds_since(start);
+    report.tokens_per_s = double(totals.tokens) / report.seconds;
+    report.flops_per_s = totals.flops / report.seconds;
+    if (report_now) report.layers = jamba.layer_telemetry();
+    jamba.telemetry = false;
+    if (report.step % config.log.evaluate_every == 0 || report.step == config.train.steps) evaluate(report);
+    report.rss = resident_bytes();
+    report.activation_bytes = jamba.saved_arena().high_water();
+    report.scratch_bytes = runtime.scratch_high_water();
+    report.elapsed = seconds_since(run_start) / double(state.step - first_step) * double(state.step);
+    if (runtime.lead()) metrics->write(report.json());
+    if (report_now || report.held_out_nats || !report.bad.empty()) log_info(report.console_line());
+  }
+
+  // ---- saving ------------------------------------------------------------------------------------------------
+
+  void save() {
+    Clock::time_point start = Clock::now();
+    state.loader = loader.state().to_json();
+    state.optimizer_steps = optimizer.steps();
+    state.loss_window = detector.window();
+    state.config_yaml = to_yaml(config);
+    state.tokenizer_json = dataset.tokenizer_json();
+    state.metrics_bytes = runtime.lead() ? metrics->bytes() : 0;
+    ranks.broadcast(make_tensor(&state.metrics_bytes, {1}), 0);
+    std::string path = save_checkpoint(runtime.mesh().world(), checkpoints(), boxes_to_write(parameters, &optimizer, ranks.rank(), ranks.size()), state, config.model, false);
+    if (runtime.lead()) {
+      prune_checkpoints(checkpoints(), config.checkpoint.keep_last, config.checkpoint.keep_every);
+      draw();
+    }
+    last_saved = state.step;
+    log_debug(cat("saved ", path, " in ", seconds_since(start), " s"));
+  }
+
+  Exit leave(const std::string& why) {
+    if (last_saved != state.step) save();
+    log_info(cat("stopped because ", why, "; checkpoint step ", state.step, " is saved: continue with --resume auto"));
+    log_warnings_box();
+    return Exit::stopped_saved;
+  }
+
+  void draw() {
+    if (runtime.lead()) write_run_curves(config.run.folder, cat(std::filesystem::path(config.run.folder).filename().string(), ": ", notation_of(config.model)));
+  }
+
+  void banner() {
+    const ParameterCount n = count_parameters(config.model);
+    const std::string notation = notation_of(config.model);
+    log_info(cat("model ", notation.empty() ? "with an irregular pattern" : notation, ": ", n.total, " parameters, ", n.active, " active a token, hidden ", config.model.hidden_size,
+                 ", vocabulary ", config.model.vocab_size));
+    log_info(cat("ranks ", ranks.size(), " x ", runtime.threads(), " threads, ", ctx.ops->name(), ", ", config.train.precision == Precision::bf16 ? "bf16 with fp32 masters" : "fp32"));
+    log_info(cat("data ", dataset.train().totals().tokens, " training tokens, ", accumulation() * config.data.micro_batch * ranks.size(), " rows of ", config.data.sequence_length,
+                 " tokens a step, ", config.train.steps, " steps; run folder ", config.run.folder));
+  }
+
+  Runtime& runtime;
+  const Config config;
+  Context& ctx;
+  Communicator& ranks;
+  Dataset dataset;
+  Parameters parameters;
+  Regions regions;
+  Jamba jamba;
+  Optimizer optimizer;
+  GradientReducer reducer;
+  Loader loader;
+  BadStepDetector detector;
+  std::optional<HeldOut> held_out;
+  std::unique_ptr<FolderLock> lock;
+  std::unique_ptr<MetricsFile> metrics;  ///< rank 0
+  DocumentsBuffer documents;
+  TrainState state;
+  Clock::time_point run_start;
+  int64_t first_step = 0, last_saved = -1, current_length = 0, current_rows = 0;
+  int rewinds = 0;
+};
+
+Trainer::Trainer(Runtime& runtime, const Config& config, const std::string& resume) : impl_(std::make_unique<Impl>(runtime, config, resume)) {}
+Trainer::~Trainer() = default;
+Exit Trainer::run() { return impl_->run(); }
+
+}  // namespace jambalaya
