@@ -25,17 +25,8 @@ __attribute__((weak)) int run_evaluate(const EvaluateOptions&) {
 __attribute__((weak)) int run_generate(const GenerateOptions&) {
   throw std::logic_error("the command generate is not in this build");
 }
-__attribute__((weak)) int run_export(const ExportCommandOptions&) {
-  throw std::logic_error("the command export is not in this build");
-}
-__attribute__((weak)) int run_import(const ImportCommandOptions&) {
-  throw std::logic_error("the command import is not in this build");
-}
 __attribute__((weak)) int run_compare(const CompareOptions&) {
   throw std::logic_error("the command compare is not in this build");
-}
-__attribute__((weak)) int run_inspect(const InspectOptions&) {
-  throw std::logic_error("the command inspect is not in this build");
 }
 
 }  // namespace jambalaya
