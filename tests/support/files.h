@@ -10,7 +10,7 @@
 
 #include "kernels/error.h"
 
-namespace jambalaya {
+namespace jambalaya::test {
 
 /// A folder of its own, removed at the end.
 class TemporaryFolder {
@@ -45,7 +45,9 @@ inline void write_bytes(const std::string& path, const std::string& bytes) {
   ASSERT_TRUE(out.good()) << path;
 }
 
-inline std::string golden(const std::string& name) { return std::string(JAMBALAYA_SOURCE_DIR) + "/tests/goldens/" + name; }
+inline std::string golden(const std::string& name) {
+  return std::string(JAMBALAYA_SOURCE_DIR) + "/tests/goldens/" + name;
+}
 
 /// Runs `work`, which must throw Error with this exit code; returns its message.
 template <class Work>
@@ -65,4 +67,4 @@ inline testing::AssertionResult mentions(const std::string& message, const std::
   return testing::AssertionFailure() << "'" << part << "' is not in: " << message;
 }
 
-}  // namespace jambalaya
+}  // namespace jambalaya::test

@@ -11,8 +11,11 @@
 namespace jambalaya {
 namespace {
 
+using namespace test;
+
 namespace fs = std::filesystem;
-const char* const goldens[] = {"hybrid_moe", "odd_sizes", "tied_biased", "no_conv_bias", "one_token", "idle_experts", "dense", "pure_mamba", "pure_attention"};
+const char* const goldens[] = {"hybrid_moe",   "odd_sizes", "tied_biased", "no_conv_bias",  "one_token",
+                               "idle_experts", "dense",     "pure_mamba",  "pure_attention"};
 
 struct Model {
   explicit Model(const std::string& folder) : parameters(read_model_config(folder), Precision::f32, false) {
@@ -37,10 +40,12 @@ TEST(HuggingFace, all_goldens_come_back_bit_equal) {
     Model model(golden(name));
     TemporaryFolder out;
     export_weights(out / "model", model.parameters, {}, false);
-    EXPECT_TRUE(read_bytes(out / "model/model.safetensors") == read_bytes(golden(name) + "/model.safetensors"));
+    EXPECT_TRUE(read_bytes(out / "model/model.safetensors") ==
+                read_bytes(golden(name) + "/model.safetensors"));
     Model again(out / "model");
     EXPECT_TRUE(masters(again.parameters) == masters(model.parameters));
-    EXPECT_EQ(model_config_to_hf(again.parameters.config(), "float32"), model_config_to_hf(model.parameters.config(), "float32"));
+    EXPECT_EQ(model_config_to_hf(again.parameters.config(), "float32"),
+              model_config_to_hf(model.parameters.config(), "float32"));
   }
 }
 
@@ -84,11 +89,15 @@ TEST(HuggingFace, an_existing_model_is_only_replaced_when_asked) {
   ExportOptions shards;
   shards.max_shard_bytes = 10'000;
   export_weights(out.path(), model.parameters, shards, false);
-  EXPECT_TRUE(mentions(error_of(Exit::usage, [&] { export_weights(out.path(), model.parameters, {}, false); }), "holds a model already"));
+  EXPECT_TRUE(
+      mentions(error_of(Exit::usage, [&] { export_weights(out.path(), model.parameters, {}, false); }),
+               "holds a model already"));
   export_weights(out.path(), model.parameters, {}, true);
   int files = 0;
   for (const auto& entry : fs::directory_iterator(out.path())) files += entry.exists();
-  EXPECT_EQ(files, 3);  // no shard of the older export is left: model.safetensors, config.json, generation_config.json
+  EXPECT_EQ(
+      files,
+      3);  // no shard of the older export is left: model.safetensors, config.json, generation_config.json
 }
 
 std::string config_with(const std::string& keys) { return cat(R"({"model_type": "jamba", )", keys, "}"); }
@@ -97,7 +106,8 @@ std::string refusal(const std::string& keys) {
 }
 
 TEST(HuggingFaceConfig, absent_keys_take_the_defaults_of_the_library) {
-  const ModelConfig c = model_config_from_hf(config_with(R"("unknown": {"x": [1]}, "mamba_dt_rank": "auto")"), "config.json");
+  const ModelConfig c =
+      model_config_from_hf(config_with(R"("unknown": {"x": [1]}, "mamba_dt_rank": "auto")"), "config.json");
   EXPECT_EQ(c.hidden_size, 4096);
   EXPECT_EQ(c.num_key_value_heads, 8);
   EXPECT_EQ(c.dt_rank(), 256);
@@ -108,7 +118,9 @@ TEST(HuggingFaceConfig, absent_keys_take_the_defaults_of_the_library) {
 
 TEST(HuggingFaceConfig, special_values_are_understood) {
   const ModelConfig c = model_config_from_hf(
-      config_with(R"("num_key_value_heads": null, "eos_token_id": [2, 518], "pad_token_id": null, "num_local_experts": 4, "n_ctx": 77)"), "config.json");
+      config_with(
+          R"("num_key_value_heads": null, "eos_token_id": [2, 518], "pad_token_id": null, "num_local_experts": 4, "n_ctx": 77)"),
+      "config.json");
   EXPECT_EQ(c.num_key_value_heads, 32);
   EXPECT_EQ(c.eos_token_id, 2);
   EXPECT_EQ(c.pad_token_id, -1);
@@ -118,7 +130,8 @@ TEST(HuggingFaceConfig, special_values_are_understood) {
 
 TEST(HuggingFaceConfig, what_cannot_be_followed_is_refused_by_name) {
   EXPECT_TRUE(mentions(refusal(R"("attn_layer_offset": 8)"), "attn_layer_offset"));
-  EXPECT_TRUE(mentions(refusal(R"("expert_layer_offset": 5, "expert_layer_period": 5)"), "expert_layer_offset"));
+  EXPECT_TRUE(
+      mentions(refusal(R"("expert_layer_offset": 5, "expert_layer_period": 5)"), "expert_layer_offset"));
   EXPECT_TRUE(mentions(refusal(R"("attn_layer_period": 0)"), "attn_layer_period"));
   EXPECT_TRUE(mentions(refusal(R"("hidden_act": "gelu")"), "hidden_act: 'gelu'"));
   EXPECT_TRUE(mentions(refusal(R"("hidden_size": 1.5)"), "hidden_size: an integer"));
@@ -127,8 +140,10 @@ TEST(HuggingFaceConfig, what_cannot_be_followed_is_refused_by_name) {
   EXPECT_TRUE(mentions(refusal(R"("mamba_dt_rank": "many")"), "mamba_dt_rank"));
   EXPECT_TRUE(mentions(refusal(R"("num_key_value_heads": 5)"), "num_key_value_heads"));
   EXPECT_TRUE(mentions(refusal(R"("quantization_config": {})"), "quantization_config"));
-  EXPECT_TRUE(mentions(refusal(R"("num_hidden_layers": 2, "layers_block_type": ["attention", "mamba"])"), "layers_block_type"));
-  EXPECT_TRUE(mentions(error_of(Exit::bad_input, [] { model_config_from_hf(R"({"model_type": "llama"})", "c"); }), "llama"));
+  EXPECT_TRUE(mentions(refusal(R"("num_hidden_layers": 2, "layers_block_type": ["attention", "mamba"])"),
+                       "layers_block_type"));
+  EXPECT_TRUE(mentions(
+      error_of(Exit::bad_input, [] { model_config_from_hf(R"({"model_type": "llama"})", "c"); }), "llama"));
   EXPECT_TRUE(mentions(error_of(Exit::bad_input, [] { model_config_from_hf("{", "c"); }), "not valid JSON"));
 }
 
@@ -152,20 +167,24 @@ TEST(HuggingFaceConfig, what_the_library_cannot_express_is_refused_by_name) {
   const auto reasons = not_expressible_in_hf(c);
   ASSERT_EQ(reasons.size(), 5u);
   const std::string message = error_of(Exit::usage, [&] { model_config_to_hf(c, "float32"); });
-  for (const char* knob : {"rope_theta", "inner_norms", "router_renormalize", "mixer_pattern", "channel_pattern", "--format native"})
+  for (const char* knob : {"rope_theta", "inner_norms", "router_renormalize", "mixer_pattern",
+                           "channel_pattern", "--format native"})
     EXPECT_TRUE(mentions(message, knob));
 }
 
 class BrokenWeights : public testing::Test {
  protected:
   /// Imports dense with one tensor changed; `change` returns false to leave it out.
-  std::string refused(const std::function<bool(TensorSource&)>& change, const std::vector<TensorSource>& extra = {}) {
+  std::string refused(const std::function<bool(TensorSource&)>& change,
+                      const std::vector<TensorSource>& extra = {}) {
     TemporaryFolder folder;
     fs::copy(golden("dense/config.json"), folder / "config.json");
     const SafeTensorsFile file(golden("dense/model.safetensors"));
     std::vector<TensorSource> tensors = extra;
     for (const SafeTensor& t : file.tensors()) {
-      TensorSource source{t.name, SafeType::f32, t.shape, [&](int64_t first, int64_t count, float* out) { file.read_f32(t, first, count, out); }};
+      TensorSource source{t.name, SafeType::f32, t.shape, [&](int64_t first, int64_t count, float* out) {
+                            file.read_f32(t, first, count, out);
+                          }};
       if (change(source)) tensors.push_back(source);
     }
     write_safetensors(folder / "model.safetensors", tensors);
@@ -176,19 +195,27 @@ class BrokenWeights : public testing::Test {
 TEST_F(BrokenWeights, are_refused_by_name) {
   const std::string up = "model.layers.2.feed_forward.up_proj.weight";
   EXPECT_TRUE(mentions(refused([&](TensorSource& t) { return t.name != up; }), cat("'", up, "' is missing")));
-  EXPECT_TRUE(mentions(refused([&](TensorSource& t) { return t.name != "lm_head.weight"; }), "'lm_head.weight' is missing"));
+  EXPECT_TRUE(mentions(refused([&](TensorSource& t) { return t.name != "lm_head.weight"; }),
+                       "'lm_head.weight' is missing"));
   const auto zeros = [](int64_t, int64_t count, float* out) { std::fill_n(out, count, 0.f); };
   const auto all = [](TensorSource&) { return true; };
-  EXPECT_TRUE(mentions(refused(all, {{"model.layers.9.mamba.D", SafeType::f32, {64}, zeros}}), "'model.layers.9.mamba.D': unexpected"));
-  EXPECT_TRUE(mentions(refused(all, {{"model.layers.0.pre_moe_layernorm.weight", SafeType::f32, {32}, zeros}}), "twice"));
+  EXPECT_TRUE(mentions(refused(all, {{"model.layers.9.mamba.D", SafeType::f32, {64}, zeros}}),
+                       "'model.layers.9.mamba.D': unexpected"));
+  EXPECT_TRUE(mentions(
+      refused(all, {{"model.layers.0.pre_moe_layernorm.weight", SafeType::f32, {32}, zeros}}), "twice"));
   EXPECT_TRUE(mentions(refused([&](TensorSource& t) {
                          if (t.name == up) t.shape = {32, 48};
                          return true;
-                       }), cat("'", up, "': shape [32, 48], but the config asks for [48, 32]")));
+                       }),
+                       cat("'", up, "': shape [32, 48], but the config asks for [48, 32]")));
   EXPECT_TRUE(mentions(refused([&](TensorSource& t) {
-                         if (t.name == up) t.fill = [](int64_t, int64_t count, float* out) { std::fill_n(out, count, std::nanf("")); };
+                         if (t.name == up)
+                           t.fill = [](int64_t, int64_t count, float* out) {
+                             std::fill_n(out, count, std::nanf(""));
+                           };
                          return true;
-                       }), cat("'", up, "': element 0 is NaN")));
+                       }),
+                       cat("'", up, "': element 0 is NaN")));
 }
 
 TEST(HuggingFace, tokenizer_files_name_the_special_tokens) {

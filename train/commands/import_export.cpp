@@ -19,7 +19,8 @@ std::vector<Box> parameter_boxes(const Parameters& parameters) {
   std::vector<Box> boxes;
   for (int row = 0; row < int(parameters.table().size()); row++) {
     const ParameterRow& r = parameters.table()[size_t(row)];
-    boxes.push_back({cat("param/", r.name), r.shape, std::vector<int64_t>(r.shape.size(), 0), parameters.master(row)});
+    boxes.push_back(
+        {cat("param/", r.name), r.shape, std::vector<int64_t>(r.shape.size(), 0), parameters.master(row)});
   }
   return boxes;
 }
@@ -33,8 +34,8 @@ void print_result(bool json, const char* what, const std::string& path, const Mo
     answer.set("active_parameters", count.active);
     std::printf("%s\n", answer.text().c_str());
   } else {
-    std::printf("%s: %s (%lld parameters, %lld active)\n", what, path.c_str(), static_cast<long long>(count.total),
-                static_cast<long long>(count.active));
+    std::printf("%s: %s (%lld parameters, %lld active)\n", what, path.c_str(),
+                static_cast<long long>(count.total), static_cast<long long>(count.active));
   }
 }
 
@@ -49,7 +50,8 @@ int run_import(const ImportCommandOptions& options) {
   const fs::path tokenizer = fs::path(options.folder) / "tokenizer.json";
   if (fs::exists(tokenizer)) state.tokenizer_json = read_small_file(tokenizer.string(), tokenizer_limit);
   const auto world = make_single_communicator();
-  const std::string path = save_checkpoint(*world, options.output, parameter_boxes(parameters), state, config, true);
+  const std::string path =
+      save_checkpoint(*world, options.output, parameter_boxes(parameters), state, config, true);
   print_result(options.json, "imported", path, config);
   return int(Exit::ok);
 }
