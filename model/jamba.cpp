@@ -1,5 +1,6 @@
 #include "model/jamba.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "model/stack.h"
@@ -69,7 +70,7 @@ std::vector<LayerTelemetry> Jamba::layer_telemetry() const {
     const float* counts = m.stats.at(expert_layer++).ptr<float>();
     double total = 0;
     for (int64_t x = 0; x < m.config.num_experts; x++) total += double(counts[x]);
-    for (int64_t x = 0; x < m.config.num_experts; x++) t.expert_load.push_back(float(double(counts[x]) / total));
+    for (int64_t x = 0; x < m.config.num_experts; x++) t.expert_load.push_back(float(double(counts[x]) / std::max(total, 1.0)));
   }
   return all;
 }

@@ -2,6 +2,7 @@
 // only the residual stream that enters each layer stays, and the backward runs the layer forward once more.
 #include "model/stack.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace jambalaya {
@@ -41,7 +42,7 @@ BranchStatistics Jamba::Impl::statistics_of(size_t layer, const Tensor& sums, do
   BranchStatistics s;
   if (sums && config.act_loss_alpha > 0) {
     s.activation = sums.slice_rows(kActivation, kActivation + 2);
-    s.weight = 1 / (micro_tokens * double(config.hidden_size));
+    s.weight = 1 / (std::max(micro_tokens, 1.0) * double(config.hidden_size));
   }
   if (owner.telemetry) {
     s.mixer = branch_sums.at(int64_t(layer)).at(0);
@@ -105,7 +106,7 @@ Tensor Jamba::Impl::normalize(const Pass& pass, const Hidden& hidden, Tensor& h_
 }
 
 void Jamba::Impl::balance(const Pass& pass, double tokens, double micro, const Tensor& sums) {
-  if (!stats) return;
+  if (!stats || tokens == 0) return;  // the means over no tokens are nothing
   pass.ops().balance_loss(pass.ctx, {.stats = stats, .tokens = tokens, .per_layer = config.aux_mode != AuxMode::hf_global,
                                      .factor = config.aux_mode == AuxMode::megablocks ? 1.0 / double(config.num_experts_per_tok) : 1.0,
                                      .weight = config.router_aux_loss_coef * micro, .dprob = dprob, .sums = sums.slice_rows(kAux, kAux + 2)});
@@ -120,7 +121,12 @@ void Jamba::Impl::backward(const Pass& pass, const Tensor& ids, const Tensor& dh
     Arena::Mark mark = saved.mark();
     if (owner.recompute == Recompute::layer) {
       Tensor h = pass.keep(pass.residual(), {t, d}, "residual stream"), out = pass.keep(pass.act(), {t, d}, "channel mixer output");
+      // The statistics of the first forward are by now summed over the ranks: the second one must not replace them.
+      Moe* const moe = layers[i].moe.get();
+      const Tensor summed = moe ? moe->stats : Tensor{};
+      if (moe) moe->stats = pass.keep(DType::f32, {summed.numel()}, "router statistics");
       layers[i].forward(pass, kept_[i].h_in, {}, h, out, {});
+      if (moe) moe->stats = summed;
     }
     layers[i].backward(pass, dh, activation_weight);
     saved.release(mark);
