@@ -9,7 +9,8 @@
 namespace jambalaya {
 
 MergeTable::MergeTable(const BpeModel& model) : byte_pair_rank_(1 << 16, kNone) {
-  JAMBALAYA_CHECK(model.tokens.size() < kMaxIds && model.merges.size() < kMaxMerges, "packed keys hold 21 bits of an id");
+  JAMBALAYA_CHECK(model.tokens.size() < kMaxIds && model.merges.size() < kMaxMerges,
+                  "packed keys hold 21 bits of an id");
   size_t size = std::bit_ceil(model.merges.size() * 2 + 16);
   slots_.assign(size, ~0ull);
   shift_ = 64 - std::countr_zero(size);
@@ -69,8 +70,8 @@ std::vector<uint32_t> MergeTable::merge_long(const uint8_t* p, size_t n) const {
     std::push_heap(heap.begin(), heap.end(), std::greater<>());
   };
   for (uint32_t i = 0; i < n; i++)
-    nodes[i] = {id_of_byte_[p[i]], i + 1 < n ? byte_pair_rank_[size_t(p[i]) << 8 | p[i + 1]] : kNone, i ? i - 1 : kNone,
-                i + 1 < n ? i + 1 : kNone};
+    nodes[i] = {id_of_byte_[p[i]], i + 1 < n ? byte_pair_rank_[size_t(p[i]) << 8 | p[i + 1]] : kNone,
+                i ? i - 1 : kNone, i + 1 < n ? i + 1 : kNone};
   for (uint32_t i = 0; i < n; i++)
     if (nodes[i].rank != kNone) heap.push_back(uint64_t(nodes[i].rank) << 32 | i);
   std::make_heap(heap.begin(), heap.end(), std::greater<>());
@@ -119,8 +120,8 @@ PieceEncoder<Id>::PieceEncoder(const MergeTable& merges) : merges_(merges), shor
 
 template <class Id>
 template <int words>
-void PieceEncoder<Id>::lookup(Entry<words>* bucket, const WordKey<words>& key, const uint8_t* p,
-                              size_t n, std::vector<Id>& out) {
+void PieceEncoder<Id>::lookup(Entry<words>* bucket, const WordKey<words>& key, const uint8_t* p, size_t n,
+                              std::vector<Id>& out) {
   constexpr size_t kMax = Entry<words>::kMaxIds;
   for (int way = 0; way < 2; way++) {
     const Entry<words>& e = bucket[way];
@@ -142,8 +143,8 @@ void PieceEncoder<Id>::lookup(Entry<words>* bucket, const WordKey<words>& key, c
 }
 
 template <class Id>
-void PieceEncoder<Id>::encode(const uint8_t* p, std::span<const uint32_t> lengths, const uint8_t* readable_end,
-                              std::vector<Id>& out) {
+void PieceEncoder<Id>::encode(const uint8_t* p, std::span<const uint32_t> lengths,
+                              const uint8_t* readable_end, std::vector<Id>& out) {
   // Keys first and buckets prefetched, then lookups: the cache is larger than a core's L2.
   constexpr size_t kBatch = 64;
   WordKey<2> keys[kBatch];

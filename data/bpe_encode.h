@@ -55,7 +55,8 @@ class PieceEncoder {
  public:
   explicit PieceEncoder(const MergeTable& merges);
   /// Appends the ids of consecutive pieces that start at p. Bytes up to `readable_end` may be read.
-  void encode(const uint8_t* p, std::span<const uint32_t> lengths, const uint8_t* readable_end, std::vector<Id>& out);
+  void encode(const uint8_t* p, std::span<const uint32_t> lengths, const uint8_t* readable_end,
+              std::vector<Id>& out);
 
  private:
   /// 16 bytes of key and 16 of ids (up to 31 and 32 in the cache of longer pieces).
@@ -75,7 +76,8 @@ class PieceEncoder {
     Entry<words>* bucket(const WordKey<words>& key) { return &entries[(key.hash() & mask) * 2]; }
   };
   template <int words>
-  void lookup(Entry<words>* bucket, const WordKey<words>& key, const uint8_t* p, size_t n, std::vector<Id>& out);
+  void lookup(Entry<words>* bucket, const WordKey<words>& key, const uint8_t* p, size_t n,
+              std::vector<Id>& out);
 
   const MergeTable& merges_;
   Cache<2> short_;

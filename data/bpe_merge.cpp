@@ -59,7 +59,8 @@ void MergeLoop::index_pairs() {
   std::vector<uint32_t> keys;
   auto each_pair = [&](auto&& f) {
     for (size_t i = 1; i + 1 < cells_.size(); i++)
-      if (cells_[i] != kSeparator && cells_[i + 1] != kSeparator) f(i, slot_of[cells_[i] * ids + cells_[i + 1]]);
+      if (cells_[i] != kSeparator && cells_[i + 1] != kSeparator)
+        f(i, slot_of[cells_[i] * ids + cells_[i + 1]]);
   };
   each_pair([&](size_t i, uint32_t& slot) {
     if (slot == PairSlots::kNone) {
@@ -87,8 +88,8 @@ void MergeLoop::push(uint32_t key, uint32_t slot, const std::vector<uint32_t>& p
   lists_.emplace_back(places.begin(), places.end());
 }
 
-MergeLoop::Neighbour& MergeLoop::touch(std::vector<Neighbour>& side, std::vector<uint32_t>& touched, uint32_t token,
-                                       uint32_t key) {
+MergeLoop::Neighbour& MergeLoop::touch(std::vector<Neighbour>& side, std::vector<uint32_t>& touched,
+                                       uint32_t token, uint32_t key) {
   Neighbour& neighbour = side[token];
   if (neighbour.epoch != epoch_) {
     neighbour = {epoch_, uint32_t(fresh_used_++), 0};
@@ -102,8 +103,8 @@ MergeLoop::Neighbour& MergeLoop::touch(std::vector<Neighbour>& side, std::vector
 }
 
 uint32_t MergeLoop::id_for(uint32_t a, uint32_t b) {
-  // Two different pairs may spell the same token (runs such as "-----"): the id is shared, the vocabulary does not
-  // grow, both merges are kept.
+  // Two different pairs may spell the same token (runs such as "-----"): the id is shared, the vocabulary
+  // does not grow, both merges are kept.
   auto [place, is_new] = id_of_token_.try_emplace(tokens_[a] + tokens_[b], uint32_t(tokens_.size()));
   if (is_new) {
     tokens_.push_back(place->first);
@@ -135,8 +136,10 @@ void MergeLoop::merge_everywhere(uint32_t a, uint32_t b, uint32_t n, const std::
       fresh_[l.fresh].gained += count;
       fresh_[l.fresh].places.push_back(i - length_[x]);
       // In a run the left neighbour is a result of this very merge: the pair that goes is (n, a), not (x, a).
-      if (x == n) fresh_[touch(right_, touched_right_, a, n << 16 | a).fresh].gained -= count;
-      else l.lost += count;
+      if (x == n)
+        fresh_[touch(right_, touched_right_, a, n << 16 | a).fresh].gained -= count;
+      else
+        l.lost += count;
     }
     if (next != kSeparator) {
       Neighbour& r = touch(right_, touched_right_, next, n << 16 | next);
@@ -156,7 +159,8 @@ void MergeLoop::settle(uint32_t a, uint32_t b, uint32_t n) {
   };
   for (uint32_t x : touched_left_) lose(x << 16 | a, left_[x].lost);
   for (uint32_t y : touched_right_) lose(b << 16 | y, right_[y].lost);
-  if (left_[n].epoch == epoch_ && right_[n].epoch == epoch_) {  // (n, n) from both sides: possible when n is shared
+  if (left_[n].epoch == epoch_ &&
+      right_[n].epoch == epoch_) {  // (n, n) from both sides: possible when n is shared
     Fresh &into = fresh_[left_[n].fresh], &from = fresh_[right_[n].fresh];
     into.gained += from.gained;
     into.places.insert(into.places.end(), from.places.begin(), from.places.end());

@@ -26,23 +26,25 @@ class PairSlots {
   size_t used_ = 0;
 };
 
-/// All unique words lie in one array with separators between them, one cell per byte. The first cell of a token
-/// holds its id, its last cell id | kEnd; neighbours are found through the tokens' lengths, so that a merge rewrites
-/// cells in place and moves nothing.
+/// All unique words lie in one array with separators between them, one cell per byte. The first cell of a
+/// token holds its id, its last cell id | kEnd; neighbours are found through the tokens' lengths, so that a
+/// merge rewrites cells in place and moves nothing.
 class MergeLoop {
  public:
   /// `tokens`: bytes of every id that exists already; `id_of_byte`: the ids of single bytes.
   /// Error(bad_input) when the unique words do not fit into 32-bit positions.
-  MergeLoop(const WordCounter& words, const std::array<uint32_t, 256>& id_of_byte, std::vector<std::string> tokens);
+  MergeLoop(const WordCounter& words, const std::array<uint32_t, 256>& id_of_byte,
+            std::vector<std::string> tokens);
 
   /// Merges until there are `vocab_size` ids or no pair occurs max(1, min_frequency) times.
-  std::vector<Merge> run(size_t vocab_size, int64_t min_frequency, const std::function<void(size_t)>& progress);
+  std::vector<Merge> run(size_t vocab_size, int64_t min_frequency,
+                         const std::function<void(size_t)>& progress);
 
  private:
   static constexpr uint32_t kEnd = 1u << 31, kSeparator = 0x7ffffffe, kInside = 0x7fffffff;
 
-  /// A pair in the queue with the places where it was seen. Counts of waiting entries go stale, but only fall,
-  /// and are refreshed when they reach the top.
+  /// A pair in the queue with the places where it was seen. Counts of waiting entries go stale, but only
+  /// fall, and are refreshed when they reach the top.
   struct Candidate {
     int64_t count;
     uint32_t key, slot, list;
@@ -60,7 +62,8 @@ class MergeLoop {
 
   void index_pairs();
   void push(uint32_t key, uint32_t slot, const std::vector<uint32_t>& places);
-  Neighbour& touch(std::vector<Neighbour>& side, std::vector<uint32_t>& touched, uint32_t token, uint32_t key);
+  Neighbour& touch(std::vector<Neighbour>& side, std::vector<uint32_t>& touched, uint32_t token,
+                   uint32_t key);
   uint32_t id_for(uint32_t a, uint32_t b);
   void merge_everywhere(uint32_t a, uint32_t b, uint32_t n, const std::vector<uint32_t>& places);
   void settle(uint32_t a, uint32_t b, uint32_t n);

@@ -33,15 +33,15 @@ struct BpeModel {
   int64_t bos = -1;            ///< id that the post-processor puts first, or -1
 };
 
-/// Byte-level BPE writes each byte as one printable character: itself where it is printable Latin-1, else U+0100
-/// onwards. Trained ids follow the order of these characters, not of the bytes.
+/// Byte-level BPE writes each byte as one printable character: itself where it is printable Latin-1, else
+/// U+0100 onwards. Trained ids follow the order of these characters, not of the bytes.
 struct ByteAlphabet {
   std::array<uint32_t, 256> character;  ///< code point that stands for each byte
   std::array<uint8_t, 256> by_order;    ///< bytes in the order of their characters
   static const ByteAlphabet& get();
   std::string spell(std::string_view bytes) const;
-  /// The bytes that `token` stands for; the token's own bytes if any character is no stand-in (as the ByteLevel
-  /// decoder does), with `spelled` = false.
+  /// The bytes that `token` stands for; the token's own bytes if any character is no stand-in (as the
+  /// ByteLevel decoder does), with `spelled` = false.
   std::string bytes_of(std::string_view token, bool* spelled = nullptr) const;
 
  private:

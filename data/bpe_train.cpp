@@ -23,7 +23,7 @@ class FileText {
  public:
   explicit FileText(const std::string& path) {
     int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    struct stat status{};
+    struct stat status {};
     if (fd < 0 || ::fstat(fd, &status) < 0 || S_ISDIR(status.st_mode)) {
       int error = fd >= 0 && S_ISDIR(status.st_mode) ? EISDIR : errno;
       if (fd >= 0) ::close(fd);
@@ -88,7 +88,8 @@ void check_options(const BpeTrainOptions& o, const Pretokenizer& split) {
   auto refuse = [](const std::string& why) { throw Error(Exit::usage, "tokenizer training: " + why); };
   int64_t least = int64_t(o.special_tokens.size()) + 256;
   if (o.vocab_size < least || o.vocab_size > 65536)
-    refuse(cat("vocabulary size ", o.vocab_size, " is outside ", least, " (special tokens and bytes) to 65536"));
+    refuse(
+        cat("vocabulary size ", o.vocab_size, " is outside ", least, " (special tokens and bytes) to 65536"));
   std::set<std::string> seen;
   for (const std::string& token : o.special_tokens) {
     if (token.empty() || find_invalid_utf8(token) != std::string::npos)
@@ -98,13 +99,17 @@ void check_options(const BpeTrainOptions& o, const Pretokenizer& split) {
     if (split.split(token, 0, length) == 1)  // merges could build a token with the same name
       refuse("special token \"" + token + "\" is an ordinary word; choose a form like <|" + token + "|>");
   }
-  if (!o.bos.empty() && !seen.contains(o.bos)) refuse("bos \"" + o.bos + "\" is not among the special tokens");
+  if (!o.bos.empty() && !seen.contains(o.bos))
+    refuse("bos \"" + o.bos + "\" is not among the special tokens");
 }
 
 }  // namespace
 
 BpeTrainer::BpeTrainer(BpeTrainOptions options, ThreadPool& pool)
-    : options_(std::move(options)), pool_(pool), split_(options_.split_regex), counters_(size_t(pool.size())) {
+    : options_(std::move(options)),
+      pool_(pool),
+      split_(options_.split_regex),
+      counters_(size_t(pool.size())) {
   check_options(options_, split_);
 }
 
@@ -139,7 +144,9 @@ void BpeTrainer::add_text(std::string_view text, const std::string& origin) {
     size_t begin = b ? ends[b - 1] : 0;
     try {
       std::string repaired;
-      count_lines(checked_utf8(text.substr(begin, ends[b] - begin), options_.invalid, origin, begin, repaired), *words);
+      count_lines(
+          checked_utf8(text.substr(begin, ends[b] - begin), options_.invalid, origin, begin, repaired),
+          *words);
     } catch (const Error& e) {  // must not leave a helper thread; the first block's error is the one reported
       errors[b] = e.what();
     }
@@ -153,7 +160,8 @@ void BpeTrainer::add_text(std::string_view text, const std::string& origin) {
     for (const std::string& error : errors)
       if (!error.empty()) throw Error(Exit::bad_input, error);
     if (options_.progress)
-      options_.progress({TrainProgress::Phase::counting, ends[from + blocks - 1], text.size(), counters_[0].unique()});
+      options_.progress(
+          {TrainProgress::Phase::counting, ends[from + blocks - 1], text.size(), counters_[0].unique()});
   }
 }
 
@@ -163,7 +171,8 @@ void BpeTrainer::add_file(const std::string& path) {
 }
 
 void BpeTrainer::add_word(std::string_view word, int64_t count) {
-  if (word.empty() || count < 1) throw Error(Exit::usage, cat("word count ", count, " of \"", word, "\": need one of each"));
+  if (word.empty() || count < 1)
+    throw Error(Exit::usage, cat("word count ", count, " of \"", word, "\": need one of each"));
   auto p = reinterpret_cast<const uint8_t*>(word.data());
   counters_[0].add(p, word.size(), p + word.size(), count);
 }
@@ -213,7 +222,8 @@ BpeModel BpeTrainer::finish() {
   for (const Merge& m : model.merges)
     if (m.result == model.tokens.size()) model.tokens.push_back(model.tokens[m.left] + model.tokens[m.right]);
   model.in_vocabulary.assign(model.tokens.size(), true);
-  if (options_.progress) options_.progress({TrainProgress::Phase::merging, model.tokens.size(), total, words});
+  if (options_.progress)
+    options_.progress({TrainProgress::Phase::merging, model.tokens.size(), total, words});
   return model;
 }
 

@@ -20,7 +20,8 @@ ByteAlphabet::ByteAlphabet() {
     byte_of_[character[b]] = int16_t(b);
   }
   std::iota(by_order.begin(), by_order.end(), uint8_t(0));
-  std::sort(by_order.begin(), by_order.end(), [this](uint8_t a, uint8_t b) { return character[a] < character[b]; });
+  std::sort(by_order.begin(), by_order.end(),
+            [this](uint8_t a, uint8_t b) { return character[a] < character[b]; });
 }
 
 std::string ByteAlphabet::spell(std::string_view bytes) const {

@@ -27,7 +27,8 @@ class Scanner {
  public:
   Scanner(const SplitRule& rule, const Byte* end) : rule_(rule), end_(end), table_(CharTable::get()) {}
 
-  /// End of the piece that starts at p < end. The order of the tests is the order of the pattern's alternatives.
+  /// End of the piece that starts at p < end. The order of the tests is the order of the pattern's
+  /// alternatives.
   const Byte* next(const Byte* p) const {
     int n;
     if (*p == '\'')
@@ -62,13 +63,15 @@ class Scanner {
     return p;
   }
 
-  /// run() for letters: 16 ASCII letters at a time, because the loop's end is what the branch predictor misses.
+  /// run() for letters: 16 ASCII letters at a time, because the loop's end is what the branch predictor
+  /// misses.
   const Byte* letters(const Byte* p) const {
 #if defined(__SSE2__)
     while (end_ - p >= 16) {
       __m128i x = _mm_or_si128(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)), _mm_set1_epi8(0x20));
       // Signed compare: bytes of other scripts are negative, hence not letters here.
-      __m128i inside = _mm_and_si128(_mm_cmpgt_epi8(x, _mm_set1_epi8('a' - 1)), _mm_cmplt_epi8(x, _mm_set1_epi8('z' + 1)));
+      __m128i inside =
+          _mm_and_si128(_mm_cmpgt_epi8(x, _mm_set1_epi8('a' - 1)), _mm_cmplt_epi8(x, _mm_set1_epi8('z' + 1)));
       unsigned letter = unsigned(_mm_movemask_epi8(inside));
       int n = std::countr_one(letter);
       p += n;
@@ -91,8 +94,8 @@ class Scanner {
     return p;
   }
 
-  /// White space at p: up to the last line end of the run (cl100k); else all of a run that ends the text, else all
-  /// but its last character, which goes with the next word; a single character is taken whole.
+  /// White space at p: up to the last line end of the run (cl100k); else all of a run that ends the text,
+  /// else all but its last character, which goes with the next word; a single character is taken whole.
   const Byte* blanks(const Byte* p) const {
     const Byte *q = p, *last = p, *after_line_end = nullptr;
     for (int n; q < end_;) {
@@ -180,23 +183,33 @@ bool is_contractions(std::vector<std::string> parts, bool& ignore_case) {
 bool parse_split_rule(std::string_view regex, SplitRule& rule) {
   using Parts = std::vector<std::string>;
   Parts contractions = alternatives(regex), rest;
-  while (!contractions.empty() && !contractions.back().starts_with("'") && !contractions.back().starts_with("(?i:'")) {
+  while (!contractions.empty() && !contractions.back().starts_with("'") &&
+         !contractions.back().starts_with("(?i:'")) {
     rest.insert(rest.begin(), contractions.back());
     contractions.pop_back();
   }
   if (!is_contractions(contractions, rule.contractions_ignore_case)) return false;
-  if (rest.size() >= 5 && rest.back() == "\\s") rest.back() = "\\s+";  // one character is left there either way
+  if (rest.size() >= 5 && rest.back() == "\\s")
+    rest.back() = "\\s+";  // one character is left there either way
   if (rest == Parts{" ?\\p{L}+", " ?\\p{N}+", " ?[^\\s\\p{L}\\p{N}]+", "\\s+(?!\\S)", "\\s+"}) {
     rule.family = Family::gpt2;
     return true;
   }
   if (rest.size() != 6) return false;
   const std::string digits = rest[1], lines = rest[3];
-  rule.max_digits = digits == "\\p{N}" ? 1 : digits.size() == 10 && digits[8] >= '1' && digits[8] <= '9' ? digits[8] - '0' : 0;
+  rule.max_digits = digits == "\\p{N}"                                            ? 1
+                    : digits.size() == 10 && digits[8] >= '1' && digits[8] <= '9' ? digits[8] - '0'
+                                                                                  : 0;
   if (rule.max_digits != 1 && digits != cat("\\p{N}{1,", rule.max_digits, "}")) return false;
-  if (lines != "\\s*[\\r\\n]+" && lines != "\\s*[\\r\\n]") return false;  // both end at the last line end of the run
+  if (lines != "\\s*[\\r\\n]+" && lines != "\\s*[\\r\\n]")
+    return false;  // both end at the last line end of the run
   rule.family = Family::cl100k;
-  return rest == Parts{"[^\\r\\n\\p{L}\\p{N}]?\\p{L}+", digits, " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*", lines, "\\s+(?!\\S)", "\\s+"};
+  return rest == Parts{"[^\\r\\n\\p{L}\\p{N}]?\\p{L}+",
+                       digits,
+                       " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*",
+                       lines,
+                       "\\s+(?!\\S)",
+                       "\\s+"};
 }
 
 Pretokenizer::Pretokenizer(const std::string& regex) {
@@ -205,7 +218,8 @@ Pretokenizer::Pretokenizer(const std::string& regex) {
 
 const std::string& Pretokenizer::default_regex() {
   static const std::string regex =
-      "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|"
+      "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "
+      "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|"
       "\\s+(?!\\S)|\\s+";
   return regex;
 }

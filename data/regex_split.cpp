@@ -26,11 +26,13 @@ struct RegexSplit::Code {
 RegexSplit::RegexSplit(const std::string& regex) : code_(std::make_unique<Code>()), regex_(regex) {
   int error = 0;
   PCRE2_SIZE offset = 0;
-  code_->compiled = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(regex.data()), regex.size(), PCRE2_UTF | PCRE2_UCP, &error,
-                                  &offset, nullptr);
+  code_->compiled = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(regex.data()), regex.size(),
+                                  PCRE2_UTF | PCRE2_UCP, &error, &offset, nullptr);
   if (!code_->compiled)
-    throw Error(Exit::bad_input, cat("split pattern \"", regex, "\": ", pcre2_message(error), " at offset ", offset));
-  pcre2_jit_compile(code_->compiled, PCRE2_JIT_COMPLETE);  // a machine without JIT interprets: slower, same matches
+    throw Error(Exit::bad_input,
+                cat("split pattern \"", regex, "\": ", pcre2_message(error), " at offset ", offset));
+  pcre2_jit_compile(code_->compiled,
+                    PCRE2_JIT_COMPLETE);  // a machine without JIT interprets: slower, same matches
 }
 
 RegexSplit::~RegexSplit() = default;
@@ -40,9 +42,11 @@ size_t RegexSplit::split(std::string_view text, size_t from, std::span<uint32_t>
   auto subject = reinterpret_cast<PCRE2_SPTR>(text.data());
   size_t count = 0, search = from;
   while (count < lengths.size() && from < text.size()) {
-    int found = pcre2_match(code_->compiled, subject, text.size(), search, PCRE2_NO_UTF_CHECK, match.get(), nullptr);
+    int found =
+        pcre2_match(code_->compiled, subject, text.size(), search, PCRE2_NO_UTF_CHECK, match.get(), nullptr);
     if (found < 0 && found != PCRE2_ERROR_NOMATCH)
-      throw Error(Exit::bad_input, cat("split pattern \"", regex_, "\" fails on the text: ", pcre2_message(found)));
+      throw Error(Exit::bad_input,
+                  cat("split pattern \"", regex_, "\" fails on the text: ", pcre2_message(found)));
     PCRE2_SIZE* place = pcre2_get_ovector_pointer(match.get());
     size_t begin = found < 0 ? text.size() : place[0], end = found < 0 ? text.size() : place[1];
     if (begin == from && end == from) {  // an empty match: no piece, look on from the next character
@@ -51,7 +55,8 @@ size_t RegexSplit::split(std::string_view text, size_t from, std::span<uint32_t>
       if (search < text.size()) continue;
       begin = text.size();
     }
-    size_t border = begin > from ? begin : end;  // the unmatched text first; the match is found again from there
+    size_t border =
+        begin > from ? begin : end;  // the unmatched text first; the match is found again from there
     lengths[count++] = uint32_t(border - from);
     search = from = border;
   }

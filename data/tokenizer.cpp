@@ -37,8 +37,8 @@ struct Part {
   size_t document, begin, end;
 };
 
-/// First place at or after `from` where every known split pattern ends a piece whatever lies around: behind a '\n'
-/// between two characters that are ASCII and not blank. The text's end when there is none.
+/// First place at or after `from` where every known split pattern ends a piece whatever lies around: behind a
+/// '\n' between two characters that are ASCII and not blank. The text's end when there is none.
 size_t safe_cut(std::string_view text, size_t from) {
   auto solid = [](char c) { return uint8_t(c) > ' ' && uint8_t(c) < 0x7F; };
   for (size_t i = from; (i = text.find('\n', i)) != std::string_view::npos && i + 1 < text.size(); i++)
@@ -62,7 +62,11 @@ struct Tokenizer::State {
   int64_t pad, bos, eos, unk;
 
   State(BpeModel m, std::string text)
-      : model(std::move(m)), merges(model), split(model.split_regex), json(std::move(text)), fingerprint(hex128(json)) {
+      : model(std::move(m)),
+        merges(model),
+        split(model.split_regex),
+        json(std::move(text)),
+        fingerprint(hex128(json)) {
     for (uint32_t id = 0; id < model.tokens.size(); id++) {
       bytes.push_back(ByteAlphabet::get().bytes_of(model.tokens[id]));
       ids.emplace(model.tokens[id], id);
@@ -105,8 +109,10 @@ struct Tokenizer::State {
   }
   template <class Id>
   Idle<Id>& idle() const {
-    if constexpr (sizeof(Id) == 2) return idle16;
-    else return idle32;
+    if constexpr (sizeof(Id) == 2)
+      return idle16;
+    else
+      return idle32;
   }
 
   template <class Id>
@@ -144,12 +150,14 @@ struct Tokenizer::State {
     std::string unused;
     checked_utf8(text, InvalidUtf8::reject, where, base, unused);
     if (options.add_bos && base == 0 && model.bos >= 0) out.push_back(Id(model.bos));
-    encode_text(text, 0, options.parse_special, reinterpret_cast<const uint8_t*>(text.data() + text.size()), encoder, out);
+    encode_text(text, 0, options.parse_special, reinterpret_cast<const uint8_t*>(text.data() + text.size()),
+                encoder, out);
   }
 
   void check_size(std::string_view text, const std::string& where) const {
     if (text.size() > UINT32_MAX)
-      throw Error(Exit::bad_input, cat(where, ": ", text.size(), " bytes; one document may have up to 4 GiB: cut it"));
+      throw Error(Exit::bad_input,
+                  cat(where, ": ", text.size(), " bytes; one document may have up to 4 GiB: cut it"));
   }
 };
 
@@ -210,8 +218,8 @@ std::vector<uint32_t> Tokenizer::encode(std::string_view text, EncodeOptions opt
 }
 
 template <class Id>
-EncodedDocuments<Id> Tokenizer::encode_documents(std::span<const std::string_view> documents, EncodeOptions options,
-                                                 ThreadPool& pool) const {
+EncodedDocuments<Id> Tokenizer::encode_documents(std::span<const std::string_view> documents,
+                                                 EncodeOptions options, ThreadPool& pool) const {
   JAMBALAYA_CHECK(vocab_size() <= int64_t(std::numeric_limits<Id>::max()) + 1, vocab_size(), " ids");
   const State& state = *state_;
   std::vector<Part> parts;
@@ -256,7 +264,8 @@ EncodedDocuments<Id> Tokenizer::encode_documents(std::span<const std::string_vie
   EncodedDocuments<Id> result;
   result.doc_end.resize(documents.size());
   for (size_t u = 0, offset = 0; u < units; offset += ids[u].size(), u++)
-    for (size_t p = unit_begin[u]; p < unit_begin[u + 1]; p++) result.doc_end[parts[p].document] = offset + part_end[p];
+    for (size_t p = unit_begin[u]; p < unit_begin[u + 1]; p++)
+      result.doc_end[parts[p].document] = offset + part_end[p];
   result.ids.reserve(documents.empty() ? 0 : result.doc_end.back());
   for (auto& out : ids) {
     result.ids.insert(result.ids.end(), out.begin(), out.end());
@@ -274,7 +283,8 @@ std::string Tokenizer::decode(std::span<const uint32_t> ids, bool skip_special) 
 
 const std::string& Tokenizer::id_to_bytes(uint32_t id) const {
   if (id >= state_->bytes.size())
-    throw Error(Exit::bad_input, cat("token id ", id, " is outside the tokenizer's ", state_->bytes.size(), " ids"));
+    throw Error(Exit::bad_input,
+                cat("token id ", id, " is outside the tokenizer's ", state_->bytes.size(), " ids"));
   return state_->bytes[id];
 }
 
@@ -295,9 +305,9 @@ const std::string& Tokenizer::fingerprint() const { return state_->fingerprint; 
 
 template void Tokenizer::encode_into(std::string_view, EncodeOptions, std::vector<uint16_t>&) const;
 template void Tokenizer::encode_into(std::string_view, EncodeOptions, std::vector<uint32_t>&) const;
-template EncodedDocuments<uint16_t> Tokenizer::encode_documents(std::span<const std::string_view>, EncodeOptions,
-                                                                ThreadPool&) const;
-template EncodedDocuments<uint32_t> Tokenizer::encode_documents(std::span<const std::string_view>, EncodeOptions,
-                                                                ThreadPool&) const;
+template EncodedDocuments<uint16_t> Tokenizer::encode_documents(std::span<const std::string_view>,
+                                                                EncodeOptions, ThreadPool&) const;
+template EncodedDocuments<uint32_t> Tokenizer::encode_documents(std::span<const std::string_view>,
+                                                                EncodeOptions, ThreadPool&) const;
 
 }  // namespace jambalaya

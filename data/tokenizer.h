@@ -13,8 +13,8 @@
 namespace jambalaya {
 
 struct EncodeOptions {
-  /// Special tokens spelled out in the text become their ids (as Hugging Face does). Off, they are ordinary text, so
-  /// that a document cannot forge a document border.
+  /// Special tokens spelled out in the text become their ids (as Hugging Face does). Off, they are ordinary
+  /// text, so that a document cannot forge a document border.
   bool parse_special = false;
   bool add_bos = false;  ///< what the post-processor of the tokenizer.json puts first
 };
@@ -38,19 +38,20 @@ class Tokenizer {
   /// Writes json() under a temporary name, then renames. Error(io).
   void save(const std::string& path) const;
 
-  /// Ids of one document of valid UTF-8 (Error(bad_input) otherwise), below 4 GiB. Ids as Hugging Face gives them.
+  /// Ids of one document of valid UTF-8 (Error(bad_input) otherwise), below 4 GiB. Ids as Hugging Face gives
+  /// them.
   std::vector<uint32_t> encode(std::string_view text, EncodeOptions options = {}) const;
   /// The same, appended to `out`. uint16_t needs vocab_size() <= 65,536.
   template <class Id>
   void encode_into(std::string_view text, EncodeOptions options, std::vector<Id>& out) const;
-  /// Many documents on all threads of the pool; large ones are cut where a piece must end. The output does not depend
-  /// on the number of threads. Error names the document by its number.
+  /// Many documents on all threads of the pool; large ones are cut where a piece must end. The output does
+  /// not depend on the number of threads. Error names the document by its number.
   template <class Id>
   EncodedDocuments<Id> encode_documents(std::span<const std::string_view> documents, EncodeOptions options,
                                         ThreadPool& pool) const;
 
-  /// Text of the ids. Bytes that are not UTF-8 (a character cut in two) become U+FFFD, as Hugging Face decodes.
-  /// Error(bad_input) for an id outside the vocabulary.
+  /// Text of the ids. Bytes that are not UTF-8 (a character cut in two) become U+FFFD, as Hugging Face
+  /// decodes. Error(bad_input) for an id outside the vocabulary.
   std::string decode(std::span<const uint32_t> ids, bool skip_special = false) const;
   /// The bytes of one id: concatenated over ids they are the encoded text, exactly.
   const std::string& id_to_bytes(uint32_t id) const;
@@ -66,7 +67,8 @@ class Tokenizer {
   int64_t eos() const;
   int64_t unk() const;
 
-  /// False when the split pattern is not one of the known ones and PCRE2 reads it with older Unicode tables: warn.
+  /// False when the split pattern is not one of the known ones and PCRE2 reads it with older Unicode tables:
+  /// warn.
   bool exact_split() const;
   const BpeModel& model() const;
   /// The whole tokenizer.json, to be embedded in token stores.

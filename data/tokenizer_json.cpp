@@ -24,27 +24,32 @@ class Reader {
     json root = parse(text);
     if (!root.is_object()) refuse("the file is not a JSON object");
     only(root, "tokenizer.json",
-         {"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder",
-          "model"});
+         {"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor",
+          "decoder", "model"});
     if (root.value("version", json()) != "1.0") refuse("version is not \"1.0\"");
     for (const char* key : {"truncation", "padding"})
       if (!absent(root, key)) refuse(cat(key, " is set; it would change ids. Save the tokenizer without it"));
-    if (!absent(root, "normalizer")) refuse("normalizer " + type_of(root["normalizer"]) + " is not supported, only null");
+    if (!absent(root, "normalizer"))
+      refuse("normalizer " + type_of(root["normalizer"]) + " is not supported, only null");
     read_model(member(root, "model", "tokenizer.json"));
     if (!absent(root, "added_tokens")) read_added(root["added_tokens"]);
     check_dense();
     read_pre_tokenizer(member(root, "pre_tokenizer", "tokenizer.json"));
     if (absent(root, "decoder") || type_of(root["decoder"]) != "\"ByteLevel\"")
-      refuse("decoder " + type_of(absent(root, "decoder") ? json() : root["decoder"]) + " is not supported, only ByteLevel");
+      refuse("decoder " + type_of(absent(root, "decoder") ? json() : root["decoder"]) +
+             " is not supported, only ByteLevel");
     if (!absent(root, "post_processor")) read_post_processor(root["post_processor"]);
     return std::move(model_);
   }
 
  private:
-  [[noreturn]] void refuse(const std::string& why) const { throw Error(Exit::bad_input, origin_ + ": " + why); }
+  [[noreturn]] void refuse(const std::string& why) const {
+    throw Error(Exit::bad_input, origin_ + ": " + why);
+  }
 
   json parse(std::string_view text) const {
-    if (text.size() > kMaxBytes) refuse(cat(text.size(), " bytes; a tokenizer.json may have up to ", kMaxBytes));
+    if (text.size() > kMaxBytes)
+      refuse(cat(text.size(), " bytes; a tokenizer.json may have up to ", kMaxBytes));
     std::vector<std::unordered_set<std::string>> keys;  // of the objects that are open
     auto watch = [&](int depth, json::parse_event_t event, json& value) {
       if (depth > kMaxDepth) refuse(cat("more than ", kMaxDepth, " levels of nesting"));
@@ -61,13 +66,18 @@ class Reader {
     }
   }
 
-  static bool absent(const json& object, const char* key) { return !object.contains(key) || object[key].is_null(); }
+  static bool absent(const json& object, const char* key) {
+    return !object.contains(key) || object[key].is_null();
+  }
   static std::string type_of(const json& object) {
-    return object.is_object() && object.contains("type") ? object["type"].dump() : object.is_null() ? "null" : "(no type)";
+    return object.is_object() && object.contains("type") ? object["type"].dump()
+           : object.is_null()                            ? "null"
+                                                         : "(no type)";
   }
   void only(const json& object, const std::string& where, std::initializer_list<const char*> known) const {
     for (const auto& [key, value] : object.items())
-      if (std::find(known.begin(), known.end(), key) == known.end()) refuse(where + ": unknown key \"" + key + "\"");
+      if (std::find(known.begin(), known.end(), key) == known.end())
+        refuse(where + ": unknown key \"" + key + "\"");
   }
   const json& member(const json& object, const char* key, const std::string& where) const {
     if (!object.is_object() || !object.contains(key)) refuse(where + ": \"" + key + "\" is missing");
@@ -91,10 +101,13 @@ class Reader {
 
   void read_model(const json& model) {
     if (!model.is_object()) refuse("model is not an object");
-    only(model, "model", {"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk",
-                          "byte_fallback", "ignore_merges", "vocab", "merges"});
-    if (!absent(model, "type") && model["type"] != "BPE") refuse("model type " + type_of(model) + " is not supported, only BPE");
-    if (!absent(model, "dropout") && model["dropout"] != 0.0) refuse("model.dropout is set: ids would be random");
+    only(model, "model",
+         {"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk",
+          "byte_fallback", "ignore_merges", "vocab", "merges"});
+    if (!absent(model, "type") && model["type"] != "BPE")
+      refuse("model type " + type_of(model) + " is not supported, only BPE");
+    if (!absent(model, "dropout") && model["dropout"] != 0.0)
+      refuse("model.dropout is set: ids would be random");
     for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"})
       if (!absent(model, key) && model[key] != "") refuse(cat("model.", key, " is not supported"));
     if (flag(model, "byte_fallback", false, "model"))
@@ -110,7 +123,8 @@ class Reader {
       model_.in_vocabulary.resize(id + 1);
       used_.resize(id + 1);
     }
-    if (used_[id]) refuse(cat(where, ": id ", id, " belongs to \"", model_.tokens[id], "\" and to \"", token, "\""));
+    if (used_[id])
+      refuse(cat(where, ": id ", id, " belongs to \"", model_.tokens[id], "\" and to \"", token, "\""));
     model_.tokens[id] = token;
     used_[id] = true;
     ids_[token] = id;
@@ -118,18 +132,21 @@ class Reader {
 
   void read_vocabulary(const json& vocabulary) {
     if (!vocabulary.is_object()) refuse("model.vocab is not an object");
-    for (const auto& [token, id] : vocabulary.items()) put(id_of(id, "model.vocab[\"" + token + "\"]"), token, "model.vocab");
+    for (const auto& [token, id] : vocabulary.items())
+      put(id_of(id, "model.vocab[\"" + token + "\"]"), token, "model.vocab");
     model_.in_vocabulary.assign(model_.tokens.size(), true);
     for (int b = 0; b < 256; b++) {
       std::string character = ByteAlphabet::get().spell(std::string(1, char(b)));
       if (!ids_.contains(character))
-        refuse(cat("model.vocab has no token for byte ", b, " (\"", character, "\"): not a complete byte-level vocabulary"));
+        refuse(cat("model.vocab has no token for byte ", b, " (\"", character,
+                   "\"): not a complete byte-level vocabulary"));
     }
   }
 
   void read_merges(const json& merges) {
     if (!merges.is_array()) refuse("model.merges is not a list");
-    if (merges.size() >= MergeTable::kMaxMerges) refuse(cat("model.merges has ", merges.size(), " entries: too many"));
+    if (merges.size() >= MergeTable::kMaxMerges)
+      refuse(cat("model.merges has ", merges.size(), " entries: too many"));
     for (size_t i = 0; i < merges.size(); i++) {
       const json& entry = merges[i];
       auto where = [&] { return cat("model.merges[", i, "]"); };
@@ -166,9 +183,11 @@ class Reader {
                        flag(entry, "special", false, where), flag(entry, "normalized", true, where)};
       if (token.content.empty()) refuse(where + ".content is empty");
       for (const char* key : {"single_word", "lstrip", "rstrip"})
-        if (flag(entry, key, false, where)) refuse(cat(where, " (\"", token.content, "\"): ", key, " is not supported"));
+        if (flag(entry, key, false, where))
+          refuse(cat(where, " (\"", token.content, "\"): ", key, " is not supported"));
       if (!seen.insert(token.content).second) refuse(where + ": \"" + token.content + "\" is listed twice");
-      // Hugging Face derives the ids of added tokens anew; a file that says otherwise would load differently there.
+      // Hugging Face derives the ids of added tokens anew; a file that says otherwise would load differently
+      // there.
       auto known = ids_.find(token.content);
       uint32_t derived = known != ids_.end() ? known->second : uint32_t(model_.tokens.size());
       if (token.id != derived)
@@ -198,9 +217,12 @@ class Reader {
       const json& step = *item;
       std::string type = type_of(step);
       if (byte_level) refuse("pre_tokenizer: " + type + " after ByteLevel is not supported");
-      if (type == "\"Split\"") read_split(step);
-      else if (type == "\"ByteLevel\"") read_byte_level(step), byte_level = true;
-      else refuse("pre_tokenizer " + type + " is not supported, only Split and ByteLevel");
+      if (type == "\"Split\"")
+        read_split(step);
+      else if (type == "\"ByteLevel\"")
+        read_byte_level(step), byte_level = true;
+      else
+        refuse("pre_tokenizer " + type + " is not supported, only Split and ByteLevel");
     }
     if (!byte_level) refuse("pre_tokenizer has no ByteLevel: not a byte-level tokenizer");
     if (model_.split_regex.empty()) refuse("pre_tokenizer splits nothing: a Split with a Regex is needed");
@@ -214,7 +236,8 @@ class Reader {
       refuse(where + ": behavior " + step["behavior"].dump() + " is not supported, only Isolated");
     if (flag(step, "invert", false, where)) refuse(where + ": invert is not supported");
     const json& pattern = member(step, "pattern", where);
-    if (!pattern.is_object() || !pattern.contains("Regex")) refuse(where + ": only a Regex pattern is supported");
+    if (!pattern.is_object() || !pattern.contains("Regex"))
+      refuse(where + ": only a Regex pattern is supported");
     model_.split_regex = text(pattern, "Regex", where);
     if (model_.split_regex.empty()) refuse(where + ": the pattern is empty");
   }
@@ -235,7 +258,8 @@ class Reader {
       const json& list = member(value, "processors", "post_processor");
       if (!list.is_array()) refuse("post_processor.processors is not a list");
       for (const json& step : list) {
-        if (type_of(step) == "\"Sequence\"") refuse("post_processor: a Sequence inside a Sequence is not supported");
+        if (type_of(step) == "\"Sequence\"")
+          refuse("post_processor: a Sequence inside a Sequence is not supported");
         read_post_processor(step);
       }
     } else if (type == "\"TemplateProcessing\"") {
@@ -250,15 +274,18 @@ class Reader {
     const json& single = member(value, "single", where);
     auto is = [](const json& item, const char* kind) { return item.is_object() && item.contains(kind); };
     bool plain = single.is_array() && single.size() == 1 && is(single[0], "Sequence");
-    bool bos = single.is_array() && single.size() == 2 && is(single[0], "SpecialToken") && is(single[1], "Sequence");
+    bool bos =
+        single.is_array() && single.size() == 2 && is(single[0], "SpecialToken") && is(single[1], "Sequence");
     if (!plain && !bos) refuse(where + ": only \"$A\" and \"BOS $A\" are supported");
     if (!bos) return;
     if (model_.bos >= 0) refuse("post_processor: two templates");
     std::string name = text(single[0]["SpecialToken"], "id", where);
-    const json& ids = member(member(member(value, "special_tokens", where), name.c_str(), where), "ids", where);
+    const json& ids =
+        member(member(member(value, "special_tokens", where), name.c_str(), where), "ids", where);
     if (!ids.is_array() || ids.size() != 1) refuse(where + ": \"" + name + "\" does not stand for one id");
     uint32_t id = id_of(ids[0], where);
-    if (id >= model_.tokens.size()) refuse(cat(where, ": id ", id, " of \"", name, "\" is outside the vocabulary"));
+    if (id >= model_.tokens.size())
+      refuse(cat(where, ": id ", id, " of \"", name, "\" is outside the vocabulary"));
     model_.bos = id;
   }
 
@@ -270,6 +297,8 @@ class Reader {
 
 }  // namespace
 
-BpeModel parse_tokenizer_json(std::string_view text, const std::string& origin) { return Reader(origin).read(text); }
+BpeModel parse_tokenizer_json(std::string_view text, const std::string& origin) {
+  return Reader(origin).read(text);
+}
 
 }  // namespace jambalaya

@@ -7,8 +7,8 @@
 
 namespace jambalaya {
 
-/// Reads a tokenizer.json. Error(bad_input) "ORIGIN: ..." names whatever is malformed or not supported: nothing that
-/// would change ids is ignored. Limits: 64 MiB, 32 levels of nesting, 2,097,151 ids.
+/// Reads a tokenizer.json. Error(bad_input) "ORIGIN: ..." names whatever is malformed or not supported:
+/// nothing that would change ids is ignored. Limits: 64 MiB, 32 levels of nesting, 2,097,151 ids.
 BpeModel parse_tokenizer_json(std::string_view text, const std::string& origin);
 
 /// The text that Hugging Face tokenizers itself would save, byte for byte.

@@ -12,7 +12,8 @@ struct Sequence {
   bool valid;
 };
 
-/// What starts at p. The second byte's range depends on the first (no overlong forms, surrogates, or > U+10FFFF).
+/// What starts at p. The second byte's range depends on the first (no overlong forms, surrogates, or >
+/// U+10FFFF).
 Sequence sequence_at(const uint8_t* p, const uint8_t* end) {
   uint8_t lead = *p, low = 0x80, high = 0xBF;
   if (lead < 0x80) return {1, true};
@@ -59,21 +60,24 @@ std::string replace_invalid_utf8(std::string_view text) {
   auto p = reinterpret_cast<const uint8_t*>(text.data()), end = p + text.size();
   while (p < end) {
     Sequence s = sequence_at(p, end);
-    if (s.valid) out.append(reinterpret_cast<const char*>(p), size_t(s.length));
-    else out += "\xEF\xBF\xBD";
+    if (s.valid)
+      out.append(reinterpret_cast<const char*>(p), size_t(s.length));
+    else
+      out += "\xEF\xBF\xBD";
     p += s.length;
   }
   return out;
 }
 
-std::string_view checked_utf8(std::string_view text, InvalidUtf8 policy, const std::string& origin, uint64_t base,
-                              std::string& storage) {
+std::string_view checked_utf8(std::string_view text, InvalidUtf8 policy, const std::string& origin,
+                              uint64_t base, std::string& storage) {
   size_t bad = find_invalid_utf8(text);
   if (bad == std::string_view::npos) return text;
   if (policy == InvalidUtf8::reject)
-    throw Error(Exit::bad_input, cat(origin, ":", base + bad, ": byte ", int(uint8_t(text[bad])),
-                                     " at this offset is not valid UTF-8; repair the text (iconv -c -t utf8) or ask for "
-                                     "invalid bytes to be replaced by U+FFFD"));
+    throw Error(Exit::bad_input,
+                cat(origin, ":", base + bad, ": byte ", int(uint8_t(text[bad])),
+                    " at this offset is not valid UTF-8; repair the text (iconv -c -t utf8) or ask for "
+                    "invalid bytes to be replaced by U+FFFD"));
   storage = replace_invalid_utf8(text);
   return storage;
 }
@@ -86,7 +90,8 @@ void append_utf8(std::string& out, uint32_t c) {
   } else if (c < 0x10000) {
     out += {char(0xE0 | c >> 12), char(0x80 | (c >> 6 & 63)), char(0x80 | (c & 63))};
   } else {
-    out += {char(0xF0 | c >> 18), char(0x80 | (c >> 12 & 63)), char(0x80 | (c >> 6 & 63)), char(0x80 | (c & 63))};
+    out += {char(0xF0 | c >> 18), char(0x80 | (c >> 12 & 63)), char(0x80 | (c >> 6 & 63)),
+            char(0x80 | (c & 63))};
   }
 }
 

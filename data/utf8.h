@@ -18,8 +18,8 @@ std::string replace_invalid_utf8(std::string_view text);
 
 /// `text` as it is when it is valid; else as `policy` says. The copy, if one is needed, lives in `storage`.
 /// The error reads "ORIGIN:OFFSET: ..." with the offset counted from `base`.
-std::string_view checked_utf8(std::string_view text, InvalidUtf8 policy, const std::string& origin, uint64_t base,
-                              std::string& storage);
+std::string_view checked_utf8(std::string_view text, InvalidUtf8 policy, const std::string& origin,
+                              uint64_t base, std::string& storage);
 
 void append_utf8(std::string& out, uint32_t code_point);
 

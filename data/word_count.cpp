@@ -5,8 +5,10 @@ namespace jambalaya {
 WordCounter::WordCounter() : short_(1 << 14), long_(1 << 8) {}
 
 void WordCounter::add(const uint8_t* p, size_t n, const uint8_t* readable_end, int64_t count) {
-  if (n <= ShortKey::kMaxLength) add_short(make_key<2>(p, n, readable_end), count);
-  else add_long(p, n, count);
+  if (n <= ShortKey::kMaxLength)
+    add_short(make_key<2>(p, n, readable_end), count);
+  else
+    add_long(p, n, count);
 }
 
 void WordCounter::add_short(const ShortKey& key, int64_t count) {

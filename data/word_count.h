@@ -25,7 +25,8 @@ class WordCounter {
   template <class F>
   void for_each(F&& f) const {
     for (const Short& e : short_)
-      if (!e.key.empty()) f(std::string_view(reinterpret_cast<const char*>(e.key.w), e.key.length()), e.count);
+      if (!e.key.empty())
+        f(std::string_view(reinterpret_cast<const char*>(e.key.w), e.key.length()), e.count);
     for (const Long& e : long_)
       if (e.count) f(std::string_view(reinterpret_cast<const char*>(&arena_[e.offset]), e.length), e.count);
   }

@@ -1,4 +1,5 @@
-// Short pieces of text as fixed-size keys: most words fit into one 16-byte register and need no memory of their own.
+// Short pieces of text as fixed-size keys: most words fit into one 16-byte register and need no memory of
+// their own.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -22,7 +23,8 @@ struct WordKey {
     uint64_t h = 0;
     for (int i = 0; i < words; i += 2) {
       // One 64 x 64 -> 128 bit product mixes both words; its halves are folded (as in wyhash).
-      unsigned __int128 m = (unsigned __int128)(w[i] ^ 0xA0761D6478BD642Full ^ h) * (w[i + 1] ^ 0xE7037ED1A0B428DBull);
+      unsigned __int128 m =
+          (unsigned __int128)(w[i] ^ 0xA0761D6478BD642Full ^ h) * (w[i + 1] ^ 0xE7037ED1A0B428DBull);
       h = uint64_t(m) ^ uint64_t(m >> 64);
     }
     return h;

@@ -46,7 +46,7 @@ struct ModelConfig {
   double rms_norm_eps = 1e-6;
   double rope_theta = 0;  ///< 0: no positions, as in Jamba
   bool tie_word_embeddings = false;
-  bool residual_fp32 = false;   ///< keep the residual stream in fp32 when the precision is bf16
+  bool residual_fp32 = true;    ///< keep the residual stream in fp32 when the precision is bf16
   double act_loss_alpha = 0;    ///< Jamba-1.5's activation loss: alpha * mean square of each branch's output
   double head_z_loss_coef = 0;  ///< z-loss on the output logits
 

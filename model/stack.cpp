@@ -64,7 +64,7 @@ Jamba::Impl::Hidden Jamba::Impl::forward(const Pass& pass, const Tensor& ids, co
     for (Hidden& b : buffers) b.branch = pass.keep(pass.act(), {t, d}, "channel mixer output");
 
   Hidden at{pass.keep(pass.residual(), {t, d}, "residual stream"), {}};
-  pass.ops().embedding_forward(pass.ctx, {.ids = ids, .table = parameters.compute(embedding), .y = at.h});
+  pass.ops().embedding_forward(pass.ctx, {.ids = ids, .table = parameters.master(embedding), .y = at.h});
   for (size_t i = 0; i < layers.size(); i++) {
     Layer& layer = layers[i];
     Hidden next = buffers[i % 2];

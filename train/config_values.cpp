@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <utility>
 
 #include "kernels/error.h"
 
@@ -42,10 +43,9 @@ std::string read_integer(const std::string& text, int64_t& value) {
   const size_t split = text.find_last_of("0123456789.") + 1;
   const std::string number = text.substr(0, split), suffix = text.substr(split);
   double mantissa = 0;
-  if (number.empty() || !whole(number, mantissa)) {
-    const bool digits = text.find_first_not_of("+-0123456789") == std::string::npos && !number.empty();
-    return digits ? "does not fit into 64 bits" : "not a whole number";
-  }
+  if (!number.empty() && text.find_first_not_of("-0123456789") == std::string::npos)
+    return "does not fit into 64 bits";
+  if (number.empty() || !whole(number, mantissa)) return "not a whole number";
   if (suffix == "K")
     return cat("'K' can be 1000 or 1024; write ", number, "k (1000) or ", number, "Ki (1024)");
   if (suffix.empty()) return "not a whole number";
@@ -88,16 +88,17 @@ std::string nearest_word(const std::string& word, const std::vector<std::string>
   std::string best;
   size_t fewest = std::numeric_limits<size_t>::max();
   for (const auto& candidate : known) {
-    // Levenshtein distance, one row at a time.
-    std::vector<size_t> row(candidate.size() + 1);
+    // Edits with swaps of neighbours (optimal string alignment), one row at a time.
+    std::vector<size_t> row(candidate.size() + 1), above, two_above;
     std::iota(row.begin(), row.end(), size_t(0));
-    for (size_t i = 0; i < word.size(); i++) {
-      size_t diagonal = row[0];
-      row[0] = i + 1;
-      for (size_t j = 0; j < candidate.size(); j++) {
-        const size_t replaced = diagonal + (word[i] == candidate[j] ? 0 : 1);
-        diagonal = row[j + 1];
-        row[j + 1] = std::min({replaced, row[j] + 1, row[j + 1] + 1});
+    for (size_t i = 1; i <= word.size(); i++) {
+      two_above = std::exchange(above, row);
+      row[0] = i;
+      for (size_t j = 1; j <= candidate.size(); j++) {
+        row[j] = std::min(
+            {above[j - 1] + (word[i - 1] == candidate[j - 1] ? 0 : 1), above[j] + 1, row[j - 1] + 1});
+        if (i > 1 && j > 1 && word[i - 1] == candidate[j - 2] && word[i - 2] == candidate[j - 1])
+          row[j] = std::min(row[j], two_above[j - 2] + 1);
       }
     }
     if (row.back() < fewest) {

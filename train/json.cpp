@@ -242,7 +242,8 @@ const Json* Json::find(std::string_view key) const {
 
 Json& Json::set(std::string key, Json value) {
   JAMBALAYA_CHECK(kind == Kind::object && !find(key), "key ", key);
-  return object.emplace_back(std::move(key), std::move(value)).second;
+  object.emplace_back(std::move(key), std::move(value));
+  return *this;
 }
 
 std::string Json::text() const {

@@ -38,7 +38,7 @@ struct Json {
   bool is(Kind k) const { return kind == k; }
   /// Member of an object, or null when this is no object or has no such key.
   const Json* find(std::string_view key) const;
-  Json& set(std::string key, Json value);  ///< appends; the key must be new
+  Json& set(std::string key, Json value);  ///< appends; the key must be new. Returns this object
   /// As text, two spaces an indent level (arrays of plain numbers on one line); numbers read back to the same
   /// bits. Not-finite numbers and invalid UTF-8 cannot be expressed: Error(failed).
   std::string text() const;

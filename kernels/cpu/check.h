@@ -20,6 +20,14 @@ inline void check_shape(const Tensor& t, std::initializer_list<int64_t> shape, c
   JAMBALAYA_CHECK(same, name, " has the wrong shape: ", t.describe());
 }
 
+/// As check_shape, of the act dtype (f32 or bf16) that the op's activations share.
+inline void check_activation(const Tensor& t, DType act, std::initializer_list<int64_t> shape,
+                             const char* name) {
+  check_shape(t, shape, name);
+  act_kind(t);
+  JAMBALAYA_CHECK(t.dtype == act, name, " is ", t.describe(), " among activations of ", name_of(act));
+}
+
 /// As check_shape, of this dtype and without gaps between rows.
 inline void check_packed(const Tensor& t, DType dtype, std::initializer_list<int64_t> shape,
                          const char* name) {

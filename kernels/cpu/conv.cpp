@@ -18,12 +18,6 @@ constexpr int64_t kMaxChunks = 64;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-void check_activation(const Tensor& t, DType act, std::initializer_list<int64_t> shape, const char* name) {
-  check_shape(t, shape, name);
-  act_kind(t);
-  JAMBALAYA_CHECK(t.dtype == act, name, " is ", t.describe(), " among activations of ", name_of(act));
-}
-
 template <class Op>
 ConvInputs inputs(const Op& op) {
   const int64_t T = op.docs.tokens, S = op.docs.count, E = op.w.shape[0], W = op.w.shape[1];

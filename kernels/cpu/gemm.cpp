@@ -14,7 +14,7 @@ namespace {
 constexpr int64_t kBlockLanes = 384;  // of K: a block of A and a panel of B stay in the L2 and L1 caches
 constexpr int64_t kTileRows = 252;    // largest tile of C
 constexpr int64_t kTileColumns = 1024;
-constexpr int64_t kTilesWanted = 16;    // so that a few threads finish together
+constexpr int64_t kTilesWanted = 12;    // so that a few threads finish together
 constexpr int64_t kTileWork = 500'000;  // multiply-adds below which another tile is not worth its hand-over
 constexpr int64_t kPackedBudget = 8 << 20;    // floats of packed B at a time (32 MiB)
 constexpr int64_t kPackColumns = 256;         // of B in one chunk of packing
@@ -69,8 +69,10 @@ void cut_packed(const GemmFormat& f, Product& p) {
   p.column_tiles = ceil_div(p.n, kTileColumns);
   const int64_t wanted = std::clamp<int64_t>(p.m * p.n / 1024 * p.k / (kTileWork / 1024), 1, kTilesWanted);
   auto even = [](int64_t n, int64_t parts, int64_t unit) { return round_up(ceil_div(n, parts), unit); };
-  while (p.tiles() < wanted) {  // rows first: more column tiles pack A more often
-    if (even(p.m, p.row_tiles, f.mr) > 8 * f.mr)
+  // More column tiles pack A more often; but packing narrow pieces of a transposed A wastes its cache lines and pages.
+  const int64_t fewest_rows = (p.transpose_a ? 16 : 8) * f.mr;
+  while (p.tiles() < wanted) {
+    if (even(p.m, p.row_tiles, f.mr) > fewest_rows)
       p.row_tiles++;
     else if (even(p.n, p.column_tiles, f.nr) > 4 * f.nr)
       p.column_tiles++;

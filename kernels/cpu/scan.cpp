@@ -20,12 +20,6 @@ constexpr int64_t kMaxGroups = 64, kWindow = 1024;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-void check_activation(const Tensor& t, DType act, std::initializer_list<int64_t> shape, const char* name) {
-  check_shape(t, shape, name);
-  act_kind(t);
-  JAMBALAYA_CHECK(t.dtype == act, name, " is ", t.describe(), " among activations of ", name_of(act));
-}
-
 /// Checks what forward and backward both read, and describes it to the vector kernels.
 template <class Op>
 ScanInputs inputs(const Op& op) {

@@ -48,11 +48,13 @@ TEST(BpeTrain, result_does_not_depend_on_threads_or_order_of_texts) {
 }
 
 /// Hugging Face's rule by recounting everything after each merge, for words given with counts.
-std::vector<std::string> merges_by_recounting(const std::map<std::string, int64_t>& counts, size_t vocab_size) {
+std::vector<std::string> merges_by_recounting(const std::map<std::string, int64_t>& counts,
+                                              size_t vocab_size) {
   const ByteAlphabet& alphabet = ByteAlphabet::get();
   std::vector<std::string> tokens(4);
   std::map<std::string, uint32_t> ids;
-  for (uint8_t b : alphabet.by_order) ids[std::string(1, char(b))] = uint32_t(tokens.size()), tokens.emplace_back(1, char(b));
+  for (uint8_t b : alphabet.by_order)
+    ids[std::string(1, char(b))] = uint32_t(tokens.size()), tokens.emplace_back(1, char(b));
   std::vector<std::pair<std::vector<uint32_t>, int64_t>> words;
   for (const auto& [word, count] : counts) {
     std::vector<uint32_t> cells;
@@ -74,7 +76,8 @@ std::vector<std::string> merges_by_recounting(const std::map<std::string, int64_
     if (is_new) tokens.push_back(place->first);
     for (auto& [cells, count] : words)
       for (size_t i = 0; i + 1 < cells.size(); i++)
-        if (cells[i] == a && cells[i + 1] == b) cells[i] = place->second, cells.erase(cells.begin() + long(i) + 1);
+        if (cells[i] == a && cells[i + 1] == b)
+          cells[i] = place->second, cells.erase(cells.begin() + long(i) + 1);
   }
   return merges;
 }
@@ -95,7 +98,8 @@ TEST(BpeTrain, merges_are_those_of_recounting_everything) {
     std::vector<std::string> ours;
     for (const Merge& m : model.merges) {
       const ByteAlphabet& alphabet = ByteAlphabet::get();
-      ours.push_back(alphabet.bytes_of(model.tokens[m.left]) + " " + alphabet.bytes_of(model.tokens[m.right]));
+      ours.push_back(alphabet.bytes_of(model.tokens[m.left]) + " " +
+                     alphabet.bytes_of(model.tokens[m.right]));
     }
     ASSERT_EQ(ours, merges_by_recounting(words, 330)) << round;
   }

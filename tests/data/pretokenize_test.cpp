@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -15,7 +16,8 @@ namespace jambalaya {
 namespace {
 
 const std::string kLlama3 =
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|"
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| "
+    "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|"
     "\\s+(?!\\S)|\\s+";
 
 /// All pieces, asked for `batch` at a time.
@@ -97,15 +99,17 @@ TEST(Pretokenize, spellings_of_one_rule_are_recognised) {
   ASSERT_TRUE(parse_split_rule(cat("'(?i:[sdmt]|ll|ve|re)|", words, "|\\p{N}{1,3}", tail), rule));
   EXPECT_EQ(rule.max_digits, 3);
   EXPECT_TRUE(rule.contractions_ignore_case);
-  ASSERT_TRUE(parse_split_rule("'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s", rule));
+  ASSERT_TRUE(parse_split_rule(
+      "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s", rule));
   EXPECT_EQ(rule.family, SplitRule::Family::gpt2);
   EXPECT_FALSE(rule.contractions_ignore_case);
   // These split differently, so they must not be taken for a known rule.
-  for (std::string other : {cat("(?i:'s|'t|'re|'ve|'m|'ll)|", words, "|\\p{N}", tail), cat(words, "|\\p{N}", tail),
-                            cat("(?i:'s|'t|'re|'ve|'m|'ll|'d)|", words, "|\\p{N}{1,3}+", tail),
-                            cat("(?i:'s|'t|'re|'ve|'m|'ll|'d)|", words, "|\\p{N}{2,3}", tail),
-                            cat("(?i:'s|'t|'re|'ve|'m|'ll|'d)|", words, "|\\p{N}", tail, "|x"), std::string("\\w+"),
-                            std::string("'s|'t|'re|'ve|'m|'ll|'d|\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+")})
+  for (std::string other :
+       {cat("(?i:'s|'t|'re|'ve|'m|'ll)|", words, "|\\p{N}", tail), cat(words, "|\\p{N}", tail),
+        cat("(?i:'s|'t|'re|'ve|'m|'ll|'d)|", words, "|\\p{N}{1,3}+", tail),
+        cat("(?i:'s|'t|'re|'ve|'m|'ll|'d)|", words, "|\\p{N}{2,3}", tail),
+        cat("(?i:'s|'t|'re|'ve|'m|'ll|'d)|", words, "|\\p{N}", tail, "|x"), std::string("\\w+"),
+        std::string("'s|'t|'re|'ve|'m|'ll|'d|\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+")})
     EXPECT_FALSE(parse_split_rule(other, rule)) << other;
 }
 

@@ -20,8 +20,10 @@ inline std::string read_file(const std::string& path) {
 
 /// `length` code points: runs of one kind (letters, digits, blanks, marks, other scripts, anything at all).
 inline std::string random_text(std::mt19937& random, int length) {
-  static constexpr uint32_t kFirst[] = {'a', 'A', '0', ' ', '\t', '!', 0xC0, 0x300, 0x410, 0x900, 0x2000, 0x4E00, 0x1F600, 1};
-  static constexpr uint32_t kCount[] = {26, 26, 10, 1, 5, 15, 0x100, 0x60, 0x60, 0x80, 0x10, 0x100, 0x50, 0x10FFFE};
+  static constexpr uint32_t kFirst[] = {'a',   'A',   '0',   ' ',    '\t',   '!',     0xC0,
+                                        0x300, 0x410, 0x900, 0x2000, 0x4E00, 0x1F600, 1};
+  static constexpr uint32_t kCount[] = {26,   26,   10,   1,    5,     15,   0x100,
+                                        0x60, 0x60, 0x80, 0x10, 0x100, 0x50, 0x10FFFE};
   std::string text;
   while (length > 0) {
     size_t kind = random() % std::size(kFirst);

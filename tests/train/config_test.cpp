@@ -161,7 +161,7 @@ TEST_F(ConfigFiles, values_of_the_wrong_type_are_refused) {
       {"train: {steps: [1]}", "a list where one value is needed"},
       {"train: {steps: {a: 1}}", "a section where one value is needed"},
       {"train: {steps: 0}", "outside 1 to 1099511627776; nearest: 1"},
-      {"train: {precision: fp16}", "not one of f32 or bf16 (did you mean bf16?)"},
+      {"train: {precision: fp16}", "not one of f32 or bf16"},
       {"optimizer: {lr: 3e-}", "optimizer.lr = 3e-: not a number"},
       {"optimizer: {lr: .nan}", "not a number"},
       {"optimizer: {lr: nan}", "must be a finite number"},
@@ -191,8 +191,7 @@ TEST_F(ConfigFiles, counts_may_have_suffixes) {
 
 TEST_F(ConfigFiles, yaml_that_programs_read_differently_is_refused) {
   EXPECT_EQ(error("model:\n  hidden_size: 64\n  hidden_size: 128\n"),
-            "run.yaml:3:3: duplicate key 'hidden_size' (first at " + (folder_ / "run.yaml").string() +
-                ":2:3); keep one of them");
+            "run.yaml:3:3: duplicate key 'hidden_size' (first at run.yaml:2:3); keep one of them");
   expect_contains(error("run:\n  folder: &x a\n"), "run.yaml:2:11: anchors");
   expect_contains(error("run: *x\n"), "run.yaml:1:");
   expect_contains(error("model:\n  <<: {a: 1}\n"), "run.yaml:2:3: merge keys");
@@ -206,7 +205,8 @@ TEST_F(ConfigFiles, yaml_that_programs_read_differently_is_refused) {
 
 TEST_F(ConfigFiles, hostile_sizes_are_refused_quickly) {
   expect_contains(error(std::string(kMaxConfigBytes + 1, ' ')), "larger than");
-  expect_contains(error("run: " + std::string(2000, '[')), "nested deeper than 32 levels");
+  expect_contains(error("run: " + std::string(1000, '[') + std::string(1000, ']')),
+                  "nested deeper than 32 levels");
   std::string many = "data: {length_schedule: [";
   for (int i = 0; i < 20000; i++) many += "1,";
   expect_contains(error(many + "1]}"), "more than 10000 values");

@@ -147,7 +147,7 @@ std::string manifest_text(const CheckpointInfo& info) {
   return text.replace(hash_start.size(), hash_digits, xxh3_of_bytes(text.data(), text.size()));
 }
 
-CheckpointInfo parse_manifest(const std::string& text, const std::string& source) {
+CheckpointInfo parse_checkpoint_manifest(const std::string& text, const std::string& source) {
   std::string stated;
   const std::string blank = take_hash(text, source, stated);
   if (xxh3_of_bytes(blank.data(), blank.size()) != stated)

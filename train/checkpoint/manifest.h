@@ -30,7 +30,7 @@ RankReport parse_report(const std::string& text);
 /// of it.
 std::string manifest_text(const CheckpointInfo& info);
 /// Throws Error(checkpoint) naming `source` when the hash or any field is wrong.
-CheckpointInfo parse_manifest(const std::string& text, const std::string& source);
+CheckpointInfo parse_checkpoint_manifest(const std::string& text, const std::string& source);
 
 /// Why the boxes of a tensor do not hold each of its elements exactly once; empty when they do.
 std::string tiling_problem(const CheckpointInfo::Stored& tensor);

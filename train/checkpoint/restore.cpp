@@ -99,7 +99,7 @@ void read_part(const CheckpointInfo& info, TensorFileReader& reader, const Part&
 CheckpointInfo open_checkpoint(const std::string& path, bool verify_hashes) {
   const std::string manifest = inside(path, manifest_name);
   CheckpointInfo info = as_checkpoint_error(
-      [&] { return parse_manifest(read_small_file(manifest, manifest_limit), manifest); });
+      [&] { return parse_checkpoint_manifest(read_small_file(manifest, manifest_limit), manifest); });
   info.path = path;
   for (const auto& file : info.files) verify_file(path, file, verify_hashes);
   const auto text = [&](const char* name) -> std::string {

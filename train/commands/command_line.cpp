@@ -287,7 +287,7 @@ void check_command_names(const CLI::App& root, const std::vector<std::string>& a
   const bool asks = std::any_of(arguments.begin(), arguments.end(), [](const std::string& word) {
     return word == "--help" || word == "-h" || word == "--version";
   });
-  if (!asks)
+  if (!asks && !names_of(*app).empty())
     throw Error(Exit::usage, cat(app->get_name(), app->get_name().empty() ? "" : ": ",
                                  "a command is needed: ", either(names_of(*app)), "; see jambalaya ",
                                  app->get_name(), app->get_name().empty() ? "" : " ", "--help"));
@@ -316,6 +316,8 @@ std::string path_of(const CLI::App& app) {
       for (const auto& name : option->get_lnames()) options.push_back("--" + name);
     std::string word = extras->what();
     word = word.substr(word.rfind(": ") == std::string::npos ? 0 : word.rfind(": ") + 2);
+    // The surplus words come in no useful order; an option among them is the cause.
+    if (const size_t dash = word.find("--"); dash != std::string::npos) word = word.substr(dash);
     word = word.substr(0, word.find(' '));
     const std::string near = nearest_word(word, options);
     throw Error(Exit::usage, cat(path, ": ", word, " is not expected here",

@@ -96,7 +96,7 @@ JAMBALAYA_INLINE void transpose(Vec* rows) {
 // ---- packing -------------------------------------------------------------------------------------------
 /// Panels of R rows, [lane][R], `panel` floats apart.
 template <class Lane, int R>
-void pack_k_contiguous(const PackBlock& p, int64_t panel) {
+void pack_k_contiguous(const PackBlock p, int64_t panel) {  // by value: no store can alias it
   const auto* source = static_cast<const typename Lane::Element*>(p.source);
   for (int64_t row = 0; row < p.rows; row += R)
     for (int64_t lane = 0; lane < p.lanes; lane += kLanes) {
@@ -120,21 +120,27 @@ void pack_k_contiguous(const PackBlock& p, int64_t panel) {
 }
 
 template <class Lane, int R>
-void pack_row_contiguous(const PackBlock& p, int64_t panel) {
+void pack_row_contiguous(const PackBlock p, int64_t panel) {
   const auto* source = static_cast<const typename Lane::Element*>(p.source);
   constexpr int64_t kGroup =
-      8 * R;  // a few panels at a time: whole cache lines of the source, few output streams
-  for (int64_t group = 0; group < p.rows; group += kGroup)
+      8;  // a few panels at a time: whole cache lines of the source, few output streams
+  const int64_t whole = p.rows / R, panels = (p.rows + R - 1) / R;
+  for (int64_t group = 0; group < panels; group += kGroup) {
+    const int64_t end = min_i(panels, group + kGroup), whole_end = min_i(whole, end);
     for (int64_t lane = 0; lane < p.lanes; lane++) {
-      const int64_t at = lane * Lane::kElements;
-      const auto* from = source + at * p.stride;
-      for (int64_t row = group; row < min_i(p.rows, group + kGroup); row += R)
-        for (int q = 0; q < R; q += kLanes) {
-          const int64_t have = min_i(p.rows - row - q, min_i(kLanes, R - q));
-          store(p.packed + row / R * panel + lane * R + q,
-                Lane::across_rows(from + row + q, p.stride, have, p.k - at));
-        }
+      const int64_t left = p.k - lane * Lane::kElements;
+      const auto* from = source + lane * Lane::kElements * p.stride + group * R;
+      float* to = p.packed + group * panel + lane * R;
+      for (int64_t i = group; i < whole_end; i++, from += R, to += panel)
+#pragma GCC unroll 4
+        for (int q = 0; q < R; q += kLanes)
+          store(to + q, Lane::across_rows(from + q, p.stride, R - q < kLanes ? R - q : kLanes, left));
+      if (whole_end == end) continue;
+      for (int q = 0; q < R; q += kLanes)
+        store(to + q, Lane::across_rows(from + q, p.stride,
+                                        min_i(p.rows - whole * R - q, min_i(kLanes, R - q)), left));
     }
+  }
 }
 
 template <class Lane, int R>

@@ -67,8 +67,8 @@ JAMBALAYA_INLINE Vec select(Mask m, Vec yes, Vec no) { return {_mm512_mask_blend
 JAMBALAYA_INLINE Vec round(Vec a) { return {_mm512_roundscale_ps(a.v, 0)}; }
 /// p 2^n for whole n, also where the result is subnormal or zero.
 JAMBALAYA_INLINE Vec scale2(Vec p, Vec n) { return {_mm512_scalef_ps(p.v, n.v)}; }
-/// Exponent and mantissa in [0.75, 1.5) of positive normal x.
-JAMBALAYA_INLINE Vec exponent(Vec x) { return {_mm512_getexp_ps(_mm512_mul_ps(x.v, _mm512_set1_ps(4.0f / 3)))}; }
+/// Exponent e of positive normal x = m 2^e with m in [sqrt(1/2), sqrt(2)).
+JAMBALAYA_INLINE Vec exponent(Vec x) { return {_mm512_getexp_ps(_mm512_mul_ps(x.v, _mm512_set1_ps(1.41421356f)))}; }
 JAMBALAYA_INLINE float sum(Vec a) {  // fixed tree order
   __m256 h = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
   __m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
@@ -141,7 +141,7 @@ JAMBALAYA_INLINE Vec scale2(Vec p, Vec n) {  // in two factors, so that n down t
   return p * pow2(half) * pow2(n - half);
 }
 JAMBALAYA_INLINE Vec exponent(Vec x) {
-  __m256i u = _mm256_castps_si256(_mm256_mul_ps(x.v, _mm256_set1_ps(4.0f / 3)));
+  __m256i u = _mm256_castps_si256(_mm256_mul_ps(x.v, _mm256_set1_ps(1.41421356f)));
   return {_mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_srli_epi32(u, 23), _mm256_set1_epi32(127)))};
 }
 JAMBALAYA_INLINE float sum(Vec a) {
@@ -190,7 +190,7 @@ JAMBALAYA_INLINE Vec exp(Vec x) {
 }
 /// Natural logarithm of positive normal x, relative error about 1e-7 away from 1, absolute near it.
 JAMBALAYA_INLINE Vec log(Vec x) {
-  Vec e = exponent(x), m = scale2(x, zero() - e) - set1(1.0f);  // m in [-0.25, 0.5)
+  Vec e = exponent(x), m = scale2(x, zero() - e) - set1(1.0f);  // m in [-0.293, 0.415): where the polynomial holds
   Vec p = set1(7.0376836292e-2f);
   p = fma(p, m, set1(-1.1514610310e-1f));
   p = fma(p, m, set1(1.1676998740e-1f));
@@ -207,7 +207,7 @@ JAMBALAYA_INLINE Vec log(Vec x) {
 JAMBALAYA_INLINE Vec sigmoid(Vec x) { return set1(1.0f) / (set1(1.0f) + exp(zero() - x)); }
 /// log(1 + e^x), x itself above 20 (the reference's threshold); relatively accurate for very negative x too.
 JAMBALAYA_INLINE Vec softplus(Vec x) {
-  Vec e = exp(min(x, set1(20.0f)));
+  Vec e = exp(min(set1(20.0f), x));  // in this order NaN stays NaN
   Vec u = e + set1(1.0f), low = u - set1(1.0f);  // Kahan: log1p(e) = log(u) e / (u - 1)
   Vec tiny = set1(1e-30f);
   Vec y = select(less(low, tiny), e, log(u) * (e / max(low, tiny)));
