@@ -1,5 +1,5 @@
-// Generation says the same as the full forward, however a sequence is cut into calls, and a Mamba step costs the same
-// whatever lies behind it.
+// Generation says the same as the full forward, however a sequence is cut into calls, and a Mamba step costs
+// the same whatever lies behind it.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -23,24 +23,32 @@ ModelConfig decode_model() {
 
 double difference(const float* a, const float* b, size_t n) {
   double worst = 0;
-  for (size_t i = 0; i < n; i++) worst = std::isnan(a[i]) || std::isnan(b[i]) ? INFINITY : std::max(worst, std::abs(double(a[i]) - double(b[i])));
+  for (size_t i = 0; i < n; i++)
+    worst = std::isnan(a[i]) || std::isnan(b[i]) ? INFINITY
+                                                 : std::max(worst, std::abs(double(a[i]) - double(b[i])));
   return worst;
 }
 
-/// Feeds every sequence of `whole` in calls of `lengths(call)` tokens a slot and compares the logits after each call.
+/// Feeds every sequence of `whole` in calls of `lengths(call)` tokens a slot and compares the logits after
+/// each call.
 class Decoder {
  public:
   Decoder(TestModel& model, const TestBatch& whole, int64_t room)
-      : model_(model), whole_(whole), state_(model.config(), model.parameters.precision(), int64_t(whole.lengths.size()), room),
-        full_(model.evaluate(whole)), logits_(whole.lengths.size() * size_t(model.config().vocab_size), kUntouched) {}
+      : model_(model),
+        whole_(whole),
+        state_(model.config(), model.parameters.precision(), int64_t(whole.lengths.size()), room),
+        full_(model.evaluate(whole)),
+        logits_(whole.lengths.size() * size_t(model.config().vocab_size), kUntouched) {}
 
-  /// Largest difference to the full forward at the last token of each slot that moved; slots without tokens keep theirs.
+  /// Largest difference to the full forward at the last token of each slot that moved; slots without tokens
+  /// keep theirs.
   double call(const std::vector<int64_t>& lengths) {
     const size_t v = size_t(model_.config().vocab_size);
     std::vector<int32_t> ids;
     int64_t begin = 0;
     for (size_t s = 0; s < lengths.size(); s++) {
-      for (int64_t i = 0; i < lengths[s]; i++) ids.push_back(whole_.ids[size_t(begin + state_.length(int64_t(s)) + i)]);
+      for (int64_t i = 0; i < lengths[s]; i++)
+        ids.push_back(whole_.ids[size_t(begin + state_.length(int64_t(s)) + i)]);
       begin += whole_.lengths[s];
     }
     const std::vector<float> before = logits_;
@@ -50,8 +58,11 @@ class Decoder {
     begin = 0;
     for (size_t s = 0; s < lengths.size(); s++) {
       const float* row = &logits_[s * v];
-      if (lengths[s] == 0) EXPECT_EQ(std::memcmp(row, &before[s * v], v * sizeof(float)), 0) << "slot " << s;
-      else worst = std::max(worst, difference(row, &full_.logits[size_t(begin + state_.length(int64_t(s)) - 1) * v], v));
+      if (lengths[s] == 0)
+        EXPECT_EQ(std::memcmp(row, &before[s * v], v * sizeof(float)), 0) << "slot " << s;
+      else
+        worst = std::max(
+            worst, difference(row, &full_.logits[size_t(begin + state_.length(int64_t(s)) - 1) * v], v));
       begin += whole_.lengths[s];
     }
     return worst;
@@ -118,9 +129,11 @@ TEST_P(Decode, prefill_and_steps_of_a_ragged_batch_equal_the_full_forward) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(forms, Decode, testing::Combine(testing::Values(Precision::f32, Precision::bf16), testing::Bool()),
+INSTANTIATE_TEST_SUITE_P(forms, Decode,
+                         testing::Combine(testing::Values(Precision::f32, Precision::bf16), testing::Bool()),
                          [](const auto& info) {
-                           return std::string(std::get<0>(info.param) == Precision::f32 ? "f32" : "bf16") + (std::get<1>(info.param) ? "_rope" : "");
+                           return std::string(std::get<0>(info.param) == Precision::f32 ? "f32" : "bf16") +
+                                  (std::get<1>(info.param) ? "_rope" : "");
                          });
 
 TEST(DecodeState, slot_starts_afresh_after_a_reset) {
@@ -155,7 +168,8 @@ TEST(DecodeState, slots_do_not_see_each_other) {
     for (int64_t at = 0; at < 30; at += 10) {
       std::vector<int32_t> ids(batch.ids.begin() + at, batch.ids.begin() + at + 10);
       ids.insert(ids.end(), batch.ids.begin() + 30 + at, batch.ids.begin() + 40 + at);
-      m.jamba.extend(m.context, state, make_tensor(ids.data(), {20}), {10, 10}, make_tensor(logits.data(), {2, 13}));
+      m.jamba.extend(m.context, state, make_tensor(ids.data(), {20}), {10, 10},
+                     make_tensor(logits.data(), {2, 13}));
     }
     return std::vector<float>(logits.begin() + 13, logits.end());
   };

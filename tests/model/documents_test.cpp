@@ -1,4 +1,5 @@
-// Documents of one packed row never see each other, whatever lies between them; empty and single-token batches work.
+// Documents of one packed row never see each other, whatever lies between them; empty and single-token
+// batches work.
 #include <gtest/gtest.h>
 
 #include "tests/support/model.h"
@@ -40,14 +41,18 @@ TEST_P(Documents_, no_leak_across_documents) {
   const TestBatch batch({3, 61, 1, 64, 2, 80}, model.config().vocab_size, 3);
   const TestModel::Scores scores = model.evaluate(batch);
   for (size_t changed = 0; changed < batch.lengths.size(); changed++) {
-    const TestModel::Scores other = model.evaluate(with_other_document(batch, changed, model.config().vocab_size));
+    const TestModel::Scores other =
+        model.evaluate(with_other_document(batch, changed, model.config().vocab_size));
     size_t t = 0;
     bool moved = false;
     for (size_t s = 0; s < batch.lengths.size(); s++)
       for (int64_t i = 0; i < batch.lengths[s]; i++, t++) {
-        const bool same = other.nll[t] == scores.nll[t] && std::memcmp(&other.logits[t * 13], &scores.logits[t * 13], 13 * sizeof(float)) == 0;
-        if (s == changed) moved |= !same;
-        else EXPECT_TRUE(same) << "document " << s << ", token " << i << " sees document " << changed;
+        const bool same = other.nll[t] == scores.nll[t] &&
+                          std::memcmp(&other.logits[t * 13], &scores.logits[t * 13], 13 * sizeof(float)) == 0;
+        if (s == changed)
+          moved |= !same;
+        else
+          EXPECT_TRUE(same) << "document " << s << ", token " << i << " sees document " << changed;
       }
     EXPECT_TRUE(moved) << "document " << changed;
   }
@@ -61,13 +66,17 @@ TEST_P(Documents_, no_token_sees_its_future) {
     TestBatch other = batch;
     other.ids[changed] = batch.ids[changed] % 12 + 1;
     const TestModel::Scores moved = model.evaluate(other);
-    EXPECT_EQ(std::memcmp(moved.logits.data(), scores.logits.data(), changed * 13 * sizeof(float)), 0) << changed;
-    EXPECT_NE(std::memcmp(&moved.logits[changed * 13], &scores.logits[changed * 13], 13 * sizeof(float)), 0) << changed;
+    EXPECT_EQ(std::memcmp(moved.logits.data(), scores.logits.data(), changed * 13 * sizeof(float)), 0)
+        << changed;
+    EXPECT_NE(std::memcmp(&moved.logits[changed * 13], &scores.logits[changed * 13], 13 * sizeof(float)), 0)
+        << changed;
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(precisions, Documents_, testing::Values(Precision::f32, Precision::bf16),
-                         [](const auto& info) { return std::string(info.param == Precision::f32 ? "f32" : "bf16"); });
+                         [](const auto& info) {
+                           return std::string(info.param == Precision::f32 ? "f32" : "bf16");
+                         });
 
 TEST(Documents, gradients_of_one_do_not_reach_the_other) {
   ModelConfig c = documents_model();
@@ -83,8 +92,10 @@ TEST(Documents, gradients_of_one_do_not_reach_the_other) {
   const std::vector<float> first = model.gradient("embed_tokens.weight");
   bool reached = false;
   for (int64_t i = 0; i < 13 * c.hidden_size; i++) {
-    if (i < 7 * c.hidden_size) EXPECT_EQ(first[size_t(i)], 0.0f) << "row " << i / c.hidden_size;
-    else reached |= first[size_t(i)] != 0;
+    if (i < 7 * c.hidden_size)
+      EXPECT_EQ(first[size_t(i)], 0.0f) << "row " << i / c.hidden_size;
+    else
+      reached |= first[size_t(i)] != 0;
   }
   EXPECT_TRUE(reached);
 }

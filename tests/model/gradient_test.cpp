@@ -1,5 +1,5 @@
-// The whole model against an independent float64 forward: every loss term, and every element of every gradient
-// against central differences of the objective, for each knob of the model.
+// The whole model against an independent float64 forward: every loss term, and every element of every
+// gradient against central differences of the objective, for each knob of the model.
 #include <gtest/gtest.h>
 
 #include "tests/model/reference/jamba.h"
@@ -33,10 +33,12 @@ class Gradient : public testing::TestWithParam<Knob> {
     GetParam().set(c);
     return c;
   }
-  static double reference_objective(const ModelConfig& c, reference::JambaReference& reference, const TestBatch& batch, const LossScale& s) {
+  static double reference_objective(const ModelConfig& c, reference::JambaReference& reference,
+                                    const TestBatch& batch, const LossScale& s) {
     const reference::Losses l = reference.losses(batch.ids, batch.targets, batch.lengths);
     return s.token * (l.nll + c.head_z_loss_coef * l.head_z) +
-           s.micro * (c.router_aux_loss_coef * l.aux + c.router_z_loss_coef * l.router_z + c.act_loss_alpha * l.activation);
+           s.micro * (c.router_aux_loss_coef * l.aux + c.router_z_loss_coef * l.router_z +
+                      c.act_loss_alpha * l.activation);
   }
 };
 
@@ -46,7 +48,9 @@ TEST_P(Gradient, losses_match_float64) {
   model.train(batch);
   reference::JambaReference reference(model.config(), weights_of(model.parameters));
   const reference::Losses want = reference.losses(batch.ids, batch.targets, batch.lengths);
-  auto near = [](double got, double expected, const char* what) { EXPECT_NEAR(got, expected, 2e-5 * std::max(1.0, std::abs(expected))) << what; };
+  auto near = [](double got, double expected, const char* what) {
+    EXPECT_NEAR(got, expected, 2e-5 * std::max(1.0, std::abs(expected))) << what;
+  };
   near(model.sums[kNll], want.nll, "nll");
   near(model.sums[kHeadZ], want.head_z, "head z");
   near(model.sums[kAux], want.aux, "balance");
@@ -102,7 +106,8 @@ TEST_P(Gradient, bf16_stays_near_fp32) {
   EXPECT_NEAR(rounded.train(batch) / exact.train(batch), 1, 0.05);
   double dot = 0, a = 0, b = 0;
   const std::vector<float> x = exact.all_gradients(), y = rounded.all_gradients();
-  for (size_t i = 0; i < x.size(); i++) dot += double(x[i]) * double(y[i]), a += double(x[i]) * double(x[i]), b += double(y[i]) * double(y[i]);
+  for (size_t i = 0; i < x.size(); i++)
+    dot += double(x[i]) * double(y[i]), a += double(x[i]) * double(x[i]), b += double(y[i]) * double(y[i]);
   EXPECT_GT(dot / std::sqrt(a * b), 0.97);
 }
 
@@ -118,21 +123,32 @@ constexpr Knob kKnobs[] = {
     {"router_z_loss", [](ModelConfig& c) { c.router_z_loss_coef = 0.1; }},
     {"head_z_loss", [](ModelConfig& c) { c.head_z_loss_coef = 0.1; }},
     {"activation_loss", [](ModelConfig& c) { c.act_loss_alpha = 0.3; }},
-    {"per_layer_balance", [](ModelConfig& c) { c.aux_mode = AuxMode::per_layer, c.router_aux_loss_coef = 1; }},
-    {"megablocks_balance", [](ModelConfig& c) { c.aux_mode = AuxMode::megablocks, c.router_aux_loss_coef = 1; }},
+    {"per_layer_balance",
+     [](ModelConfig& c) { c.aux_mode = AuxMode::per_layer, c.router_aux_loss_coef = 1; }},
+    {"megablocks_balance",
+     [](ModelConfig& c) { c.aux_mode = AuxMode::megablocks, c.router_aux_loss_coef = 1; }},
     {"global_balance", [](ModelConfig& c) { c.router_aux_loss_coef = 1; }},
     {"tied", [](ModelConfig& c) { c.tie_word_embeddings = true; }},
     {"projection_bias", [](ModelConfig& c) { c.mamba_proj_bias = true; }},
     {"no_conv_bias", [](ModelConfig& c) { c.mamba_conv_bias = false; }},
     {"residual_fp32", [](ModelConfig& c) { c.residual_fp32 = true; }},
-    {"attention_with_experts", [](ModelConfig& c) { c.mixer_pattern = "A", c.channel_pattern = "E", c.num_key_value_heads = 2; }},
-    {"mamba_alone_wide", [](ModelConfig& c) { c.mixer_pattern = "M", c.channel_pattern = "D", c.mamba_d_conv = 2, c.mamba_expand = 3, c.mamba_d_state = 5; }},
-    {"everything", [](ModelConfig& c) {
-       c.rope_theta = 50, c.router_z_loss_coef = 0.1, c.head_z_loss_coef = 0.05, c.act_loss_alpha = 0.2, c.tie_word_embeddings = true;
-       c.mamba_proj_bias = true, c.aux_mode = AuxMode::megablocks, c.residual_fp32 = true, c.num_experts_per_tok = 3;
+    {"attention_with_experts",
+     [](ModelConfig& c) { c.mixer_pattern = "A", c.channel_pattern = "E", c.num_key_value_heads = 2; }},
+    {"mamba_alone_wide",
+     [](ModelConfig& c) {
+       c.mixer_pattern = "M", c.channel_pattern = "D", c.mamba_d_conv = 2, c.mamba_expand = 3,
+       c.mamba_d_state = 5;
+     }},
+    {"everything",
+     [](ModelConfig& c) {
+       c.rope_theta = 50, c.router_z_loss_coef = 0.1, c.head_z_loss_coef = 0.05, c.act_loss_alpha = 0.2,
+       c.tie_word_embeddings = true;
+       c.mamba_proj_bias = true, c.aux_mode = AuxMode::megablocks, c.residual_fp32 = true,
+       c.num_experts_per_tok = 3;
      }},
 };
-INSTANTIATE_TEST_SUITE_P(knobs, Gradient, testing::ValuesIn(kKnobs), [](const auto& info) { return std::string(info.param.name); });
+INSTANTIATE_TEST_SUITE_P(knobs, Gradient, testing::ValuesIn(kKnobs),
+                         [](const auto& info) { return std::string(info.param.name); });
 
 TEST(GradientOfPadding, row_stays_untouched) {
   for (bool tied : {false, true}) {
@@ -147,14 +163,16 @@ TEST(GradientOfPadding, row_stays_untouched) {
     const std::vector<float> with = model.gradient("embed_tokens.weight");
     model.jamba.train(model.context, batch.view(), batch.scale(), make_tensor(model.sums, {kLossSums}));
     const std::vector<float> twice = model.gradient("embed_tokens.weight");
-    for (size_t i = 0; i < with.size(); i++) EXPECT_NEAR(twice[i], 2 * with[i], 1e-5) << "gradients are added";
+    for (size_t i = 0; i < with.size(); i++)
+      EXPECT_NEAR(twice[i], 2 * with[i], 1e-5) << "gradients are added";
     const auto row = std::vector<float>(with.begin() + 4 * c.hidden_size, with.begin() + 5 * c.hidden_size);
     if (!tied) EXPECT_EQ(row, std::vector<float>(size_t(c.hidden_size), 0.0f));
   }
 }
 
 TEST(GradientOfMicroBatches, add_up_to_that_of_one_batch) {
-  // Without expert layers the loss is a mean over counted targets, however they are spread over micro-batches.
+  // Without expert layers the loss is a mean over counted targets, however they are spread over
+  // micro-batches.
   ModelConfig c = test::small_model();
   c.channel_pattern = "D";
   TestModel model(c);

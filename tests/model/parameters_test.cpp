@@ -1,5 +1,5 @@
-// The parameter table and its starting values: counts of the published models, the distributions that the papers
-// name, and values that do not depend on who asks.
+// The parameter table and its starting values: counts of the published models, the distributions that the
+// papers name, and values that do not depend on who asks.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -85,7 +85,8 @@ TEST(Parameters, tying_saves_one_table) {
 TEST(Parameters, only_matrices_decay) {
   for (const ParameterRow& row : parameter_table(wide_model())) {
     const bool vector = row.shape.size() == 1;
-    const bool exempt = vector || row.name.ends_with("A_log") || row.name.ends_with("conv1d.weight") || row.name == "embed_tokens.weight";
+    const bool exempt = vector || row.name.ends_with("A_log") || row.name.ends_with("conv1d.weight") ||
+                        row.name == "embed_tokens.weight";
     EXPECT_EQ(row.decay, !exempt) << row.name;
   }
 }
@@ -97,7 +98,8 @@ TEST(Parameters, rows_do_not_overlap_and_gaps_are_zero) {
   std::set<int64_t> inside;
   for (size_t i = 0; i < parameters.table().size(); i++) {
     EXPECT_EQ(parameters.offset(int(i)) % 16, 0);
-    for (int64_t j = 0; j < parameters.table()[i].numel(); j++) EXPECT_TRUE(inside.insert(parameters.offset(int(i)) + j).second);
+    for (int64_t j = 0; j < parameters.table()[i].numel(); j++)
+      EXPECT_TRUE(inside.insert(parameters.offset(int(i)) + j).second);
   }
   const float* flat = parameters.flat_master().ptr<float>();
   for (int64_t i = 0; i < parameters.flat_size(); i++)
@@ -128,8 +130,10 @@ TEST(InitialValues, do_not_depend_on_threads_but_on_seed_and_name) {
   one.initialize(5);
   many.initialize(5, &pool);
   other.initialize(6);
-  EXPECT_EQ(std::memcmp(one.flat_master().data, many.flat_master().data, size_t(one.flat_master().bytes())), 0);
-  const int row = one.index("layers.0.mamba.in_proj.weight"), next = one.index("layers.2.mamba.in_proj.weight");
+  EXPECT_EQ(std::memcmp(one.flat_master().data, many.flat_master().data, size_t(one.flat_master().bytes())),
+            0);
+  const int row = one.index("layers.0.mamba.in_proj.weight"),
+            next = one.index("layers.2.mamba.in_proj.weight");
   EXPECT_NE(std::memcmp(one.master(row).data, other.master(row).data, size_t(one.master(row).bytes())), 0);
   EXPECT_NE(std::memcmp(one.master(row).data, one.master(next).data, size_t(one.master(row).bytes())), 0);
 }
@@ -146,22 +150,27 @@ TEST(InitialValues, follow_the_mamba_scheme) {
     if (ends("layernorm.weight") || ends(".D")) {
       EXPECT_TRUE(m.min == 1 && m.max == 1);
     } else if (ends("A_log")) {
-      for (size_t i = 0; i < v.size(); i++) EXPECT_NEAR(-std::exp(double(v[i])), -double(i % 16 + 1), 2e-6 * 16);
+      for (size_t i = 0; i < v.size(); i++)
+        EXPECT_NEAR(-std::exp(double(v[i])), -double(i % 16 + 1), 2e-6 * 16);
     } else if (ends("in_proj.bias") || ends("out_proj.bias")) {
       EXPECT_TRUE(m.min == 0 && m.max == 0);
     } else if (ends("dt_proj.bias")) {
       continue;  // below
     } else if (ends("dt_proj.weight") || row.name.find("conv1d") != std::string::npos) {
-      const double bound = 1 / std::sqrt(ends("dt_proj.weight") ? 12.0 : 4.0);  // dt rank ceil(192 / 16), conv width 4
+      const double bound =
+          1 / std::sqrt(ends("dt_proj.weight") ? 12.0 : 4.0);  // dt rank ceil(192 / 16), conv width 4
       EXPECT_LE(m.max, bound);
       EXPECT_GE(m.min, -bound);
       EXPECT_GT(m.max, 0.95 * bound);
       EXPECT_NEAR(m.std, bound / std::sqrt(3.0), 4 * bound / std::sqrt(n));
     } else {
-      const bool scaled = ends("o_proj.weight") || ends("out_proj.weight") || row.name.find("down_proj") != std::string::npos;
+      const bool scaled =
+          ends("o_proj.weight") || ends("out_proj.weight") || row.name.find("down_proj") != std::string::npos;
       const double want = scaled ? 0.02 / depth : 0.02;
-      // The standard deviation of n normal numbers scatters by 1 / sqrt(2 n) of itself; the padding row is out of n.
-      EXPECT_NEAR(m.std / want, row.name == "embed_tokens.weight" ? std::sqrt(499.0 / 500) : 1, 5 / std::sqrt(2 * n));
+      // The standard deviation of n normal numbers scatters by 1 / sqrt(2 n) of itself; the padding row is
+      // out of n.
+      EXPECT_NEAR(m.std / want, row.name == "embed_tokens.weight" ? std::sqrt(499.0 / 500) : 1,
+                  5 / std::sqrt(2 * n));
       EXPECT_NEAR(m.mean, 0, 5 * want / std::sqrt(n));
       EXPECT_GT(m.max, 2.5 * want);  // plain normal, not cut off at two deviations
     }
@@ -181,7 +190,8 @@ TEST(InitialValues, step_sizes_are_log_uniform) {
     }
     std::sort(u.begin(), u.end());
     double gap = 0;  // Kolmogorov and Smirnov: 1.95 / sqrt(n) is passed once in a thousand
-    for (size_t i = 0; i < u.size(); i++) gap = std::max(gap, std::abs(u[i] - (double(i) + 0.5) / double(u.size())));
+    for (size_t i = 0; i < u.size(); i++)
+      gap = std::max(gap, std::abs(u[i] - (double(i) + 0.5) / double(u.size())));
     EXPECT_LT(gap, 1.95 / std::sqrt(double(u.size()))) << row.name;
   }
 }
@@ -190,7 +200,8 @@ TEST(InitialValues, step_sizes_keep_their_floor) {
   ModelConfig c = wide_model();
   c.dt_min = 1e-5;
   c.dt_floor = 1e-3;
-  const ParameterRow row = parameter_table(c)[size_t(Parameters(c, Precision::f32, false).index("layers.0.mamba.dt_proj.bias"))];
+  const ParameterRow row =
+      parameter_table(c)[size_t(Parameters(c, Precision::f32, false).index("layers.0.mamba.dt_proj.bias"))];
   double low = 1;
   for (float bias : start(c, row)) low = std::min(low, std::log1p(std::exp(double(bias))));
   EXPECT_NEAR(low, 1e-3, 1e-7);
@@ -218,7 +229,11 @@ TEST(InitialValues, padding_row_is_zero_in_every_range) {
     const ParameterRow row = parameter_table(c)[0];
     ASSERT_EQ(row.name, "embed_tokens.weight");
     const int64_t pad = 3 * c.hidden_size, end = pad + c.hidden_size;
-    for (auto [first, last] : {std::pair{int64_t(0), row.numel()}, {pad - 1, end + 1}, {pad + 5, end}, {pad + 5, pad + 6}, {end, end + 9}}) {
+    for (auto [first, last] : {std::pair{int64_t(0), row.numel()},
+                               {pad - 1, end + 1},
+                               {pad + 5, end},
+                               {pad + 5, pad + 6},
+                               {end, end + 9}}) {
       std::vector<float> v(size_t(last - first));
       initial_values(c, row, 1, first, last, v.data());
       for (int64_t i = first; i < last; i++) EXPECT_EQ(v[size_t(i - first)] == 0, i >= pad && i < end) << i;

@@ -38,10 +38,17 @@ inline void randomize(Parameters& parameters, uint64_t seed) {
     for (int64_t j = 0; j < row.numel(); j++) {
       const float u = 2 * uniform_at(key, uint64_t(j)) - 1;
       switch (row.init) {
-        case Init::ones: p[j] = 1 + 0.5f * u; break;
-        case Init::a_log: p[j] = u; break;
-        case Init::dt_bias: p[j] = -1 + u; break;
-        default: p[j] = 0.7f * u;
+        case Init::ones:
+          p[j] = 1 + 0.5f * u;
+          break;
+        case Init::a_log:
+          p[j] = u;
+          break;
+        case Init::dt_bias:
+          p[j] = -1 + u;
+          break;
+        default:
+          p[j] = 0.7f * u;
       }
     }
   }
@@ -103,13 +110,16 @@ struct TestModel {
   };
   Scores evaluate(const TestBatch& batch) {
     const int64_t t = batch.tokens(), v = config().vocab_size;
-    Scores s{std::vector<float>(size_t(t)), std::vector<float>(size_t(t * v)), std::vector<uint8_t>(size_t(t))};
+    Scores s{std::vector<float>(size_t(t)), std::vector<float>(size_t(t * v)),
+             std::vector<uint8_t>(size_t(t))};
     std::fill(std::begin(sums), std::end(sums), 0.0);
     jamba.evaluate(context, batch.view(), make_tensor(sums, {kLossSums}), make_tensor(s.nll.data(), {t}),
                    make_tensor(s.correct.data(), {t}), make_tensor(s.logits.data(), {t, v}));
     return s;
   }
-  std::vector<float> gradient(const std::string& name) const { return copied(parameters.gradient(parameters.index(name))); }
+  std::vector<float> gradient(const std::string& name) const {
+    return copied(parameters.gradient(parameters.index(name)));
+  }
   std::vector<float> all_gradients() const { return copied(parameters.flat_gradient()); }
   static std::vector<float> copied(const Tensor& t) { return {t.ptr<float>(), t.ptr<float>() + t.numel()}; }
 

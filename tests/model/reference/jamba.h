@@ -1,5 +1,5 @@
-// The whole model in float64, forward alone, document by document and token by token as the papers write it: no
-// packing, no chunks, no fused loss. Shares no code with the model; tests take central differences of it.
+// The whole model in float64, forward alone, document by document and token by token as the papers write it:
+// no packing, no chunks, no fused loss. Shares no code with the model; tests take central differences of it.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -20,15 +20,18 @@ struct Losses {
 
 class JambaReference {
  public:
-  JambaReference(const ModelConfig& config, std::map<std::string, Vector> weights) : c_(config), w_(std::move(weights)) {}
+  JambaReference(const ModelConfig& config, std::map<std::string, Vector> weights)
+      : c_(config), w_(std::move(weights)) {}
   std::map<std::string, Vector>& weights() { return w_; }
 
-  Losses losses(const std::vector<int32_t>& ids, const std::vector<int32_t>& targets, const std::vector<int64_t>& lengths) {
+  Losses losses(const std::vector<int32_t>& ids, const std::vector<int32_t>& targets,
+                const std::vector<int64_t>& lengths) {
     Losses out;
     Rows h;
     const size_t d = size_t(c_.hidden_size);
     const Vector& table = w_.at("embed_tokens.weight");
-    for (int32_t id : ids) h.emplace_back(table.begin() + long(size_t(id) * d), table.begin() + long(size_t(id + 1) * d));
+    for (int32_t id : ids)
+      h.emplace_back(table.begin() + long(size_t(id) * d), table.begin() + long(size_t(id + 1) * d));
     chosen_.clear(), probability_.clear();
     const std::vector<LayerKind> kinds = layer_kinds(c_);
     for (size_t i = 0; i < kinds.size(); i++) {
@@ -37,7 +40,8 @@ class JambaReference {
       size_t at = 0;
       for (int64_t length : lengths) {
         const Rows document(x.begin() + long(at), x.begin() + long(at + size_t(length)));
-        for (Vector& row : kinds[i].mixer == Mixer::mamba ? mamba(document) : attention(document)) y.push_back(std::move(row));
+        for (Vector& row : kinds[i].mixer == Mixer::mamba ? mamba(document) : attention(document))
+          y.push_back(std::move(row));
         at += size_t(length);
       }
       add_branch(h, y, out);
@@ -49,7 +53,8 @@ class JambaReference {
     const Rows y = normed(h, "final_layernorm.weight");
     for (size_t t = 0; t < ids.size(); t++) {
       if (targets[t] < 0) continue;
-      const Vector logits = product(w_.at(c_.tie_word_embeddings ? "embed_tokens.weight" : "lm_head.weight"), y[t]);
+      const Vector logits =
+          product(w_.at(c_.tie_word_embeddings ? "embed_tokens.weight" : "lm_head.weight"), y[t]);
       const double lse = logsumexp(logits);
       out.nll += lse - logits[size_t(targets[t])];
       out.head_z += lse * lse;
@@ -94,7 +99,8 @@ class JambaReference {
   }
 
   Rows mamba(const Rows& x) const {
-    const size_t e = size_t(c_.inner_size()), n = size_t(c_.mamba_d_state), r = size_t(c_.dt_rank()), width = size_t(c_.mamba_d_conv);
+    const size_t e = size_t(c_.inner_size()), n = size_t(c_.mamba_d_state), r = size_t(c_.dt_rank()),
+                 width = size_t(c_.mamba_d_conv);
     Rows out, history;
     Rows state(e, Vector(n, 0.0));
     const Vector &a_log = weight("mamba.A_log"), &taps = weight("mamba.conv1d.weight");
@@ -106,11 +112,13 @@ class JambaReference {
       Vector u(e), y(e);
       for (size_t i = 0; i < e; i++) {
         double v = has("mamba.conv1d.bias") ? weight("mamba.conv1d.bias")[i] : 0.0;
-        for (size_t back = 0; back < width && back <= t; back++) v += taps[i * width + width - 1 - back] * history[t - back][i];
+        for (size_t back = 0; back < width && back <= t; back++)
+          v += taps[i * width + width - 1 - back] * history[t - back][i];
         u[i] = silu(v);
       }
       const Vector p = product(weight("mamba.x_proj.weight"), u);
-      Vector dt(p.begin(), p.begin() + long(r)), b(p.begin() + long(r), p.begin() + long(r + n)), c(p.begin() + long(r + n), p.end());
+      Vector dt(p.begin(), p.begin() + long(r)), b(p.begin() + long(r), p.begin() + long(r + n)),
+          c(p.begin() + long(r + n), p.end());
       if (has("mamba.dt_layernorm.weight")) dt = normed(dt, weight("mamba.dt_layernorm.weight"));
       if (has("mamba.b_layernorm.weight")) b = normed(b, weight("mamba.b_layernorm.weight"));
       if (has("mamba.c_layernorm.weight")) c = normed(c, weight("mamba.c_layernorm.weight"));
@@ -144,7 +152,8 @@ class JambaReference {
       }
   }
   Rows attention(const Rows& x) const {
-    const size_t heads = size_t(c_.num_attention_heads), shared = heads / size_t(c_.num_key_value_heads), size = size_t(c_.head_size());
+    const size_t heads = size_t(c_.num_attention_heads), shared = heads / size_t(c_.num_key_value_heads),
+                 size = size_t(c_.head_size());
     Rows keys, values, out;
     for (size_t t = 0; t < x.size(); t++) {
       Vector q = product(weight("self_attn.q_proj.weight"), x[t]);
@@ -157,10 +166,12 @@ class JambaReference {
         const size_t group = head / shared * size;
         Vector score(t + 1, 0.0);
         for (size_t k = 0; k <= t; k++)
-          for (size_t i = 0; i < size; i++) score[k] += q[head * size + i] * keys[k][group + i] / std::sqrt(double(size));
+          for (size_t i = 0; i < size; i++)
+            score[k] += q[head * size + i] * keys[k][group + i] / std::sqrt(double(size));
         const double lse = logsumexp(score);
         for (size_t k = 0; k <= t; k++)
-          for (size_t i = 0; i < size; i++) o[head * size + i] += std::exp(score[k] - lse) * values[k][group + i];
+          for (size_t i = 0; i < size; i++)
+            o[head * size + i] += std::exp(score[k] - lse) * values[k][group + i];
       }
       out.push_back(product(weight("self_attn.o_proj.weight"), o));
     }
@@ -176,7 +187,9 @@ class JambaReference {
   }
   Rows dense(const Rows& x) const {
     Rows out;
-    for (const Vector& row : x) out.push_back(swiglu(weight("feed_forward.gate_up_proj.weight"), weight("feed_forward.down_proj.weight"), row, 0));
+    for (const Vector& row : x)
+      out.push_back(swiglu(weight("feed_forward.gate_up_proj.weight"),
+                           weight("feed_forward.down_proj.weight"), row, 0));
     return out;
   }
   Rows experts(const Rows& x, Losses& losses) {
@@ -189,13 +202,15 @@ class JambaReference {
       losses.router_z += lse * lse / double(x.size());
       std::vector<size_t> order;
       double total = 0;
-      for (size_t e = 0; e < count; e++) order.push_back(e), p[e] = std::exp(p[e] - lse), probability[e] += p[e];
+      for (size_t e = 0; e < count; e++)
+        order.push_back(e), p[e] = std::exp(p[e] - lse), probability[e] += p[e];
       std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return p[a] > p[b]; });
       for (size_t i = 0; i < k; i++) total += p[order[i]];
       Vector y(row.size(), 0.0);
       for (size_t i = 0; i < k; i++) {
         const size_t e = order[i];
-        const Vector part = swiglu(weight("feed_forward.experts.gate_up_proj"), weight("feed_forward.experts.down_proj"), row, e);
+        const Vector part = swiglu(weight("feed_forward.experts.gate_up_proj"),
+                                   weight("feed_forward.experts.down_proj"), row, e);
         for (size_t j = 0; j < y.size(); j++) y[j] += p[e] / (c_.router_renormalize ? total : 1.0) * part[j];
         chosen[e]++;
       }
@@ -215,7 +230,8 @@ class JambaReference {
       double f = 0, p = 0;
       for (size_t l = 0; l < layers; l++) {
         f += chosen_[l][e] / rows / double(layers), p += probability_[l][e] / rows / double(layers);
-        if (c_.aux_mode != AuxMode::hf_global) out.aux += double(count) / double(layers) * chosen_[l][e] / rows * probability_[l][e] / rows;
+        if (c_.aux_mode != AuxMode::hf_global)
+          out.aux += double(count) / double(layers) * chosen_[l][e] / rows * probability_[l][e] / rows;
       }
       if (c_.aux_mode == AuxMode::hf_global) out.aux += double(count) * f * p;
     }
