@@ -1,4 +1,5 @@
-// Memory is what the arenas say: activations grow linearly with the tokens, and recomputation saves what it promises.
+// Memory is what the arenas say: activations grow linearly with the tokens, and recomputation saves what it
+// promises.
 #include <gtest/gtest.h>
 
 #include "tests/support/model.h"
@@ -36,7 +37,8 @@ TEST(Memory, activations_grow_linearly_with_tokens) {
   for (Precision precision : {Precision::f32, Precision::bf16}) {
     TestModel model(memory_model(), precision);
     for (Recompute recompute : {Recompute::off, Recompute::mamba, Recompute::layer}) {
-      const int64_t one = peak(model, 256, recompute).saved, two = peak(model, 512, recompute).saved, four = peak(model, 1024, recompute).saved;
+      const int64_t one = peak(model, 256, recompute).saved, two = peak(model, 512, recompute).saved,
+                    four = peak(model, 1024, recompute).saved;
       // Equal differences: nothing in it is quadratic, nothing but rounding to 64 bytes is constant.
       EXPECT_NEAR(double(four - two), 2 * double(two - one), 64 * 400);
       EXPECT_NEAR(double(two), 2 * double(one), 64 * 400);
@@ -46,13 +48,15 @@ TEST(Memory, activations_grow_linearly_with_tokens) {
 
 TEST(Memory, scratch_grows_no_faster_than_tokens) {
   TestModel model(memory_model());
-  const int64_t two = peak(model, 512, Recompute::off).scratch, four = peak(model, 1024, Recompute::off).scratch;
+  const int64_t two = peak(model, 512, Recompute::off).scratch,
+                four = peak(model, 1024, Recompute::off).scratch;
   EXPECT_LE(double(four), 2.05 * double(two));
 }
 
 TEST(Memory, recompute_saves_activations) {
   TestModel model(memory_model());
-  const int64_t off = peak(model, 512, Recompute::off).saved, mamba = peak(model, 512, Recompute::mamba).saved,
+  const int64_t off = peak(model, 512, Recompute::off).saved,
+                mamba = peak(model, 512, Recompute::mamba).saved,
                 layer = peak(model, 512, Recompute::layer).saved;
   EXPECT_LT(mamba, off * 3 / 4);
   EXPECT_LT(layer, mamba / 2);

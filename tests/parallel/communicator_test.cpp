@@ -1,5 +1,5 @@
-// Every collective against the same sums taken by one rank alone, bit for bit. Runs as one rank, and under mpirun as
-// two, three and four (tests/CMakeLists.txt).
+// Every collective against the same sums taken by one rank alone, bit for bit. Runs as one rank, and under
+// mpirun as two, three and four (tests/CMakeLists.txt).
 #include "parallel/communicator.h"
 
 #include <cstring>
@@ -13,14 +13,16 @@ namespace {
 
 using test::world;
 
-/// Element i of rank r's contribution: any rank can say what any other has. Magnitudes differ by eight orders, so that
-/// another order of the same float additions would give other bits.
+/// Element i of rank r's contribution: any rank can say what any other has. Magnitudes differ by eight
+/// orders, so that another order of the same float additions would give other bits.
 template <class T>
 T element(int rank, int64_t i, uint64_t salt = 0) {
   const uint64_t key = hash_name(salt, "element") + uint64_t(rank);
   const float u = 2 * uniform_at(key, uint64_t(i)) - 1;
-  if constexpr (std::is_floating_point_v<T>) return T(u) * T(std::pow(10.0, double((i * 7 + rank * 3) % 9 - 4)));
-  else return T(u * 100 + 50);
+  if constexpr (std::is_floating_point_v<T>)
+    return T(u) * T(std::pow(10.0, double((i * 7 + rank * 3) % 9 - 4)));
+  else
+    return T(u * 100 + 50);
 }
 template <class T>
 std::vector<T> contribution(int rank, int64_t n, uint64_t salt = 0) {
@@ -38,7 +40,9 @@ std::vector<T> serial(Reduce op, int ranks, int64_t n) {
   for (int r = 1; r < ranks; r++) {
     const std::vector<T> more = contribution<T>(r, n);
     for (size_t i = 0; i < v.size(); i++)
-      v[i] = op == Reduce::sum ? T(v[i] + more[i]) : op == Reduce::max ? std::max(v[i], more[i]) : std::min(v[i], more[i]);
+      v[i] = op == Reduce::sum   ? T(v[i] + more[i])
+             : op == Reduce::max ? std::max(v[i], more[i])
+                                 : std::min(v[i], more[i]);
   }
   return v;
 }
@@ -68,7 +72,8 @@ TYPED_TEST(CommunicatorOf, gather_and_scatter_are_in_rank_order) {
     world().all_gather(make_tensor(mine.data(), {n}), make_tensor(all.data(), {n * ranks}));
     EXPECT_TRUE(same_bits(all, want));
 
-    std::vector<TypeParam> whole = contribution<TypeParam>(world().rank(), n * ranks), part(size_t(n), TypeParam{});
+    std::vector<TypeParam> whole = contribution<TypeParam>(world().rank(), n * ranks),
+                           part(size_t(n), TypeParam{});
     world().reduce_scatter(make_tensor(whole.data(), {n * ranks}), make_tensor(part.data(), {n}));
     const std::vector<TypeParam> sums = serial<TypeParam>(Reduce::sum, ranks, n * ranks);
     const auto from = sums.begin() + long(n * world().rank());
@@ -98,11 +103,14 @@ TEST(Communicator, all_to_all_of_any_counts) {
       send.push_back(rows(rank, r));
       receive.push_back(rows(r, rank));
       for (int64_t i = 0; i < columns * send.back(); i++) in.push_back(element<float>(rank, i, uint64_t(r)));
-      for (int64_t i = 0; i < columns * receive.back(); i++) want.push_back(element<float>(r, i, uint64_t(rank)));
+      for (int64_t i = 0; i < columns * receive.back(); i++)
+        want.push_back(element<float>(r, i, uint64_t(rank)));
     }
     std::vector<float> out(want.size());
-    const int64_t sent = std::accumulate(send.begin(), send.end(), int64_t(0)), got = std::accumulate(receive.begin(), receive.end(), int64_t(0));
-    world().all_to_all(make_tensor(in.data(), {sent, columns}), send, make_tensor(out.data(), {got, columns}), receive);
+    const int64_t sent = std::accumulate(send.begin(), send.end(), int64_t(0)),
+                  got = std::accumulate(receive.begin(), receive.end(), int64_t(0));
+    world().all_to_all(make_tensor(in.data(), {sent, columns}), send, make_tensor(out.data(), {got, columns}),
+                       receive);
     EXPECT_TRUE(same_bits(out, want));
   }
 }
@@ -154,8 +162,10 @@ TEST(Communicator, calls_are_numbered_alike_on_all_ranks) {
 
 TEST(Communicator, shapes_that_do_not_fit_are_refused_before_anything_is_sent) {
   std::vector<float> a(8), b(size_t(8 * world().size() + 1));
-  EXPECT_THROW(world().all_gather(make_tensor(a.data(), {8}), make_tensor(b.data(), {int64_t(b.size())})), std::exception);
-  EXPECT_THROW(world().reduce_scatter(make_tensor(b.data(), {int64_t(b.size())}), make_tensor(a.data(), {8})), std::exception);
+  EXPECT_THROW(world().all_gather(make_tensor(a.data(), {8}), make_tensor(b.data(), {int64_t(b.size())})),
+               std::exception);
+  EXPECT_THROW(world().reduce_scatter(make_tensor(b.data(), {int64_t(b.size())}), make_tensor(a.data(), {8})),
+               std::exception);
   int64_t still_together = 1;
   world().all_reduce(make_tensor(&still_together, {1}));
   EXPECT_EQ(still_together, world().size());

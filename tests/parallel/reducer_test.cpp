@@ -15,7 +15,9 @@ using test::world;
 
 std::vector<float> gradients_of(int rank, int64_t n) {
   std::vector<float> g(size_t(n), 0.0f);
-  for (int64_t i = 0; i < n; i++) g[size_t(i)] = (uniform_at(hash_name(uint64_t(rank), "gradient"), uint64_t(i)) - 0.5f) * float(1 + i % 1000);
+  for (int64_t i = 0; i < n; i++)
+    g[size_t(i)] =
+        (uniform_at(hash_name(uint64_t(rank), "gradient"), uint64_t(i)) - 0.5f) * float(1 + i % 1000);
   return g;
 }
 
@@ -42,7 +44,8 @@ class Reducer : public testing::Test {
 TEST_F(Reducer, buckets_of_any_size_and_any_order_give_the_same_sums) {
   std::unique_ptr<Communicator> data = world().split(0, "data");
   const std::vector<float> want = expected();
-  const std::vector<std::vector<int>> orders{{6, 5, 4, 3, 2, 1, 0}, {5, 4, 3, 2, 1, 0, 6}, {0, 2, 4, 6, 1, 3, 5}, {3}, {}};
+  const std::vector<std::vector<int>> orders{
+      {6, 5, 4, 3, 2, 1, 0}, {5, 4, 3, 2, 1, 0, 6}, {0, 2, 4, 6, 1, 3, 5}, {3}, {}};
   for (int64_t bucket : {int64_t(4), int64_t(12000), int64_t(100000), int64_t(1) << 40})
     for (const std::vector<int>& order : orders) {
       std::vector<float> g = gradients_of(world().rank(), total());
@@ -50,7 +53,8 @@ TEST_F(Reducer, buckets_of_any_size_and_any_order_give_the_same_sums) {
       reducer.begin();
       for (int group : order) reducer.ready(group);
       reducer.finish();  // sends groups that were never called ready, too
-      EXPECT_TRUE(g == want) << "bucket " << bucket << ", first of the order " << (order.empty() ? -1 : order[0]);
+      EXPECT_TRUE(g == want) << "bucket " << bucket << ", first of the order "
+                             << (order.empty() ? -1 : order[0]);
     }
 }
 
@@ -81,8 +85,8 @@ TEST_F(Reducer, neighbours_travel_together) {
   };
   const bool alone = world().size() == 1;
   EXPECT_EQ(calls(int64_t(1) << 40), alone ? 0 : 1);
-  EXPECT_EQ(calls(4), alone ? 0 : 6);           // every group that has elements
-  EXPECT_EQ(calls(4 * 20000), alone ? 0 : 2);   // 64 + 700 + 20000 fill one bucket, the rest goes at the end
+  EXPECT_EQ(calls(4), alone ? 0 : 6);          // every group that has elements
+  EXPECT_EQ(calls(4 * 20000), alone ? 0 : 2);  // 64 + 700 + 20000 fill one bucket, the rest goes at the end
 }
 
 TEST_F(Reducer, groups_must_tile_the_gradients) {
@@ -121,10 +125,15 @@ TEST(CommunicationQueue, first_error_is_thrown_once_and_drops_what_was_behind) {
 
 TEST(Mesh, refuses_layouts_that_do_not_fit_the_ranks) {
   const int ranks = world().size();
-  auto make = [](Layout layout) { Mesh mesh(world().split(0, "mesh"), layout); return mesh.data().size(); };
+  auto make = [](Layout layout) {
+    Mesh mesh(world().split(0, "mesh"), layout);
+    return mesh.data().size();
+  };
   EXPECT_EQ(make({}), ranks);
   EXPECT_EQ(make({.data = ranks}), ranks);
-  for (Layout layout : {Layout{.data = ranks + 1}, Layout{.tensor = 2}, Layout{.context = 2}, Layout{.data = ranks, .expert = 2}}) try {
+  for (Layout layout : {Layout{.data = ranks + 1}, Layout{.tensor = 2}, Layout{.context = 2},
+                        Layout{.data = ranks, .expert = 2}})
+    try {
       make(layout);
       ADD_FAILURE() << "an impossible layout was taken";
     } catch (const Error& e) {

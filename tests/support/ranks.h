@@ -1,5 +1,5 @@
-// Tests that run as one rank or, under mpirun, as several: a main of their own starts and ends MPI once, and every rank
-// reports its failures with its number.
+// Tests that run as one rank or, under mpirun, as several: a main of their own starts and ends MPI once, and
+// every rank reports its failures with its number.
 #pragma once
 #include <gtest/gtest.h>
 
@@ -19,7 +19,9 @@ inline Communicator& world() { return *world_slot(); }
 /// Only rank 0 tells of tests that pass; failures are told by the rank that saw them.
 class FailurePrinter : public testing::EmptyTestEventListener {
   void OnTestPartResult(const testing::TestPartResult& r) override {
-    if (r.failed()) std::fprintf(stderr, "rank %d: %s:%d: %s\n", world().rank(), r.file_name(), r.line_number(), r.message());
+    if (r.failed())
+      std::fprintf(stderr, "rank %d: %s:%d: %s\n", world().rank(), r.file_name(), r.line_number(),
+                   r.message());
   }
 };
 

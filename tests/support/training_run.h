@@ -18,7 +18,8 @@
 namespace jambalaya::test {
 
 /// Encodes texts, a byte a token, into a store with some held-out documents.
-inline std::string make_store(const TemporaryFolder& folder, const std::string& name, const std::vector<std::string>& texts) {
+inline std::string make_store(const TemporaryFolder& folder, const std::string& name,
+                              const std::vector<std::string>& texts) {
   const std::string file = write_json_lines(folder, name + ".jsonl", texts), store = folder.path(name);
   encode_dataset({file}, store, byte_tokenizer(), encode_bytes, {.held_out_share = 0.1}, 1);
   return store;
@@ -73,7 +74,8 @@ inline std::vector<std::string> metrics(const std::string& run_folder) {
 inline std::vector<double> losses(const std::string& run_folder) {
   std::istringstream file(read_file(run_folder + "/metrics.jsonl"));
   std::vector<double> all;
-  for (std::string line; std::getline(file, line);) all.push_back(parse_json(line, "metrics").find("loss")->number);
+  for (std::string line; std::getline(file, line);)
+    all.push_back(parse_json(line, "metrics").find("loss")->number);
   return all;
 }
 
@@ -96,15 +98,19 @@ inline Tensors tensors_of(const CheckpointInfo& info) {
     local.rank = int(stored.global_shape.size());
     std::copy(stored.global_shape.begin(), stored.global_shape.end(), local.shape.begin());
     local.row_stride = local.columns();
-    boxes.push_back({stored.name, stored.global_shape, std::vector<int64_t>(stored.global_shape.size(), 0), local});
+    boxes.push_back(
+        {stored.name, stored.global_shape, std::vector<int64_t>(stored.global_shape.size(), 0), local});
   }
   read_boxes(info, boxes);
   return all;
 }
-inline Tensors tensors_of(const std::string& run_folder, int64_t step) { return tensors_of(open_checkpoint(checkpoint_path(run_folder, step))); }
+inline Tensors tensors_of(const std::string& run_folder, int64_t step) {
+  return tensors_of(open_checkpoint(checkpoint_path(run_folder, step)));
+}
 
 /// Writes the checkpoint of a step again after `edit` has changed its tensors.
-inline void edit_checkpoint(const std::string& run_folder, int64_t step, const std::function<void(Tensors&)>& edit) {
+inline void edit_checkpoint(const std::string& run_folder, int64_t step,
+                            const std::function<void(Tensors&)>& edit) {
   const CheckpointInfo info = open_checkpoint(checkpoint_path(run_folder, step));
   Tensors all = tensors_of(info);
   edit(all);
@@ -115,12 +121,15 @@ inline void edit_checkpoint(const std::string& run_folder, int64_t step, const s
     local.rank = int(stored.global_shape.size());
     std::copy(stored.global_shape.begin(), stored.global_shape.end(), local.shape.begin());
     local.row_stride = local.columns();
-    boxes.push_back({stored.name, stored.global_shape, std::vector<int64_t>(stored.global_shape.size(), 0), local});
+    boxes.push_back(
+        {stored.name, stored.global_shape, std::vector<int64_t>(stored.global_shape.size(), 0), local});
   }
-  save_checkpoint(*make_single_communicator(), run_folder + "/checkpoints", boxes, info.state, info.model, info.weights_only);
+  save_checkpoint(*make_single_communicator(), run_folder + "/checkpoints", boxes, info.state, info.model,
+                  info.weights_only);
 }
 
-/// A copy of a run as it stood when it had saved `step`: later checkpoints are left out, the log keeps its later lines.
+/// A copy of a run as it stood when it had saved `step`: later checkpoints are left out, the log keeps its
+/// later lines.
 inline void copy_run(const std::string& from, const std::string& to, int64_t step) {
   std::filesystem::copy(from, to, std::filesystem::copy_options::recursive);
   for (const auto& entry : std::filesystem::directory_iterator(to + "/checkpoints"))

@@ -1,5 +1,6 @@
-// What a run does about a step that would harm it. The harm is real: a weight of a checkpoint is made NaN; where it is
-// the embedding of a letter that one document alone holds, only the steps that read that document are bad.
+// What a run does about a step that would harm it. The harm is real: a weight of a checkpoint is made NaN;
+// where it is the embedding of a letter that one document alone holds, only the steps that read that document
+// are bad.
 #include "train/run/bad_step.h"
 
 #include <gtest/gtest.h>
@@ -40,7 +41,10 @@ class BadStepRun : public testing::Test {
   /// True when batches [0, from) are free of the letter and one of [from, to - 4) holds it.
   static bool meets(const Config& c, char letter, int64_t from, int64_t to) {
     const Dataset dataset(c.data.folder);
-    Loader loader(dataset.train(), {.seed = c.run.seed, .sequence_length = c.data.sequence_length, .rows = c.data.micro_batch, .chunk = c.data.sequence_length});
+    Loader loader(dataset.train(), {.seed = c.run.seed,
+                                    .sequence_length = c.data.sequence_length,
+                                    .rows = c.data.micro_batch,
+                                    .chunk = c.data.sequence_length});
     bool before = false, after = false;
     for (int64_t step = 0; step < to - 4; step++) {
       const HostBatch batch = loader.next();
@@ -104,7 +108,8 @@ TEST_F(BadStepRun, rewind_goes_back_and_past_the_batches) {
   EXPECT_EQ(skipped(c), 0);
   const std::vector<std::string> lines = metrics(c.run.folder);
   ASSERT_EQ(lines.size(), 12u);  // what was taken back is gone from the log
-  for (size_t i = 0; i < lines.size(); i++) EXPECT_NE(lines[i].find(cat("\"step\": ", int64_t(i) + 1, ",")), std::string::npos) << lines[i];
+  for (size_t i = 0; i < lines.size(); i++)
+    EXPECT_NE(lines[i].find(cat("\"step\": ", int64_t(i) + 1, ",")), std::string::npos) << lines[i];
   const CheckpointInfo info = open_checkpoint(checkpoint_path(c.run.folder, 12));
   const int64_t position = LoaderState::parse(info.state.loader).position;
   EXPECT_GT(position, 12 * 4 * 32);
@@ -137,7 +142,8 @@ TEST(BadStepDetector, finds_what_is_no_number_at_once) {
 
 TEST(BadStepDetector, finds_spikes_above_the_recent_losses) {
   BadStepDetector detector(5);
-  for (int i = 0; i < 200; i++) EXPECT_EQ(detector.judge(3 + 0.1 * (i % 3), 1), "") << i;  // median 3.1, MAD 0.1
+  for (int i = 0; i < 200; i++)
+    EXPECT_EQ(detector.judge(3 + 0.1 * (i % 3), 1), "") << i;  // median 3.1, MAD 0.1
   EXPECT_EQ(detector.window().size(), BadStepDetector::kWindow);
   EXPECT_EQ(detector.judge(3.55, 1), "");
   EXPECT_NE(detector.judge(3.65, 1), "");

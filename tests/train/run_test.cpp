@@ -1,5 +1,5 @@
-// A run that was interrupted says and holds, bit for bit, what it would have without; what it starts from and what it
-// refuses.
+// A run that was interrupted says and holds, bit for bit, what it would have without; what it starts from and
+// what it refuses.
 #include <gtest/gtest.h>
 
 #include "tests/support/training_run.h"
@@ -26,7 +26,8 @@ class Run : public testing::Test {
   static std::string path(const std::string& name) { return folder_->path(name); }
   /// A run in a folder of this test's own.
   static Config config(const std::string& name = "run") {
-    return test::small_run(path(std::string(testing::UnitTest::GetInstance()->current_test_info()->name()) + "-" + name), data_);
+    return test::small_run(
+        path(std::string(testing::UnitTest::GetInstance()->current_test_info()->name()) + "-" + name), data_);
   }
   /// Every checkpoint of the whole run is continued from in a copy; each must end as the whole run did.
   static void expect_resume_is_exact(Config c) {
@@ -43,7 +44,8 @@ class Run : public testing::Test {
       EXPECT_EQ(metrics(again.run.folder), lines) << "from step " << step;
     }
   }
-  static void expect_refused(const Config& c, Exit exit, const std::string& part, const std::string& resume = "auto") {
+  static void expect_refused(const Config& c, Exit exit, const std::string& part,
+                             const std::string& resume = "auto") {
     try {
       train(c, resume);
       ADD_FAILURE() << "was not refused";
@@ -77,8 +79,10 @@ TEST_F(Run, resume_is_bit_exact_with_lengths_that_change) {
   expect_resume_is_exact(c);
   for (const std::string& line : metrics(c.run.folder)) {
     const Json json = parse_json(line.substr(0, line.find_last_of(',')) + "}", "line");
-    EXPECT_EQ(json.find("tokens")->integer, json.find("step")->integer * 4 * 32);  // the tokens of a step stay
-    EXPECT_EQ(json.find("lr")->number, learning_rate(c.optimizer, json.find("step")->integer - 1, c.train.steps));
+    EXPECT_EQ(json.find("tokens")->integer,
+              json.find("step")->integer * 4 * 32);  // the tokens of a step stay
+    EXPECT_EQ(json.find("lr")->number,
+              learning_rate(c.optimizer, json.find("step")->integer - 1, c.train.steps));
   }
 }
 
@@ -236,7 +240,8 @@ TEST(Schedule, learning_rate_has_its_ends_and_peak) {
     EXPECT_EQ(learning_rate(o, 0, 20), 0.5);
     EXPECT_EQ(learning_rate(o, 3, 20), 2);
     EXPECT_NEAR(learning_rate(o, 19, 20), schedule == Schedule::constant ? 2 : 0.2, 1e-12);
-    for (int64_t step = 4; step < 20; step++) EXPECT_LE(learning_rate(o, step, 20), learning_rate(o, step - 1, 20));
+    for (int64_t step = 4; step < 20; step++)
+      EXPECT_LE(learning_rate(o, step, 20), learning_rate(o, step - 1, 20));
   }
   o.schedule = Schedule::wsd;  // the last fifth decays: 4 of 20 steps, evenly
   EXPECT_EQ(learning_rate(o, 15, 20), 2);
