@@ -100,6 +100,13 @@ struct Trainer::Impl {
                       " ids, model.vocab_size = ", c.model.vocab_size,
                       " has no rows for all of them: set model.vocab_size to at least ",
                       dataset.manifest().vocab_size));
+    // The config's own check cannot know how many ranks there are.
+    const int64_t rows = c.data.micro_batch * ranks.size();
+    if (c.data.global_batch % rows != 0)
+      throw Error(Exit::usage, cat("data.global_batch = ", c.data.global_batch, " is not a multiple of the ",
+                                   rows, " rows that ", ranks.size(), ranks.size() == 1 ? " rank" : " ranks",
+                                   " take at a time (data.micro_batch = ", c.data.micro_batch,
+                                   " each): set data.global_batch to a multiple of ", rows));
     jamba.recompute = c.train.recompute;
     if (dataset.held_out().documents() > 0)
       held_out.emplace(dataset.held_out(), c.data.sequence_length, c.data.micro_batch * ranks.size(),
@@ -323,7 +330,7 @@ struct Trainer::Impl {
   }
 
   /// True when the run went back to a checkpoint. Throws under the policy "stop".
-  bool handle_bad_step(StepReport& report) {
+  bool handle_bad_step(StepReport& report, int64_t tokens) {
     const std::string what = cat("step ", report.step, ": ", report.bad);
     if (config.train.bad_step == BadStep::stop)
       throw Error(Exit::numerical, cat(what,
@@ -337,7 +344,8 @@ struct Trainer::Impl {
     if (!from || ++rewinds > kMostRewinds)
       throw Error(Exit::numerical, cat(what, from ? cat("; gave up after ", kMostRewinds, " rewinds")
                                                   : "; there is no checkpoint to go back to"));
-    // The data cursor stays where it is: the batches that led here are not read again.
+    // The data cursor stays where it is: the batches that led here are consumed and not read again.
+    state.tokens += tokens;
     load(*from, false);
     if (runtime.lead()) {
       metrics = nullptr;
