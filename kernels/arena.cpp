@@ -11,8 +11,10 @@ constexpr int64_t kAlign = 64, kHuge = 2 << 20;
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 }  // namespace
 
-Arena::Arena(std::string name, int64_t capacity) : name_(std::move(name)), capacity_(round_up(capacity, kHuge)) {
-  void* p = mmap(nullptr, size_t(capacity_), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+Arena::Arena(std::string name, int64_t capacity)
+    : name_(std::move(name)), capacity_(round_up(capacity, kHuge)) {
+  void* p = mmap(nullptr, size_t(capacity_), PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED)
     throw Error(Exit::io, cat("cannot reserve ", capacity_ >> 20, " MiB of address space for the ", name_,
                               " arena: lower the limit set by 'ulimit -v', or the model or batch size"));
@@ -26,8 +28,9 @@ void* Arena::take(int64_t bytes, const char* tag) {
   JAMBALAYA_CHECK(bytes >= 0);
   int64_t n = round_up(std::max<int64_t>(bytes, 1), kAlign);
   if (n > capacity_ - top_)
-    throw Error(Exit::io, cat("the ", name_, " arena is full: ", tag, " needs ", n, " bytes, ", capacity_ - top_, " of ",
-                              capacity_, " are left; lower the batch or sequence length, or set train.recompute"));
+    throw Error(Exit::io, cat("the ", name_, " arena is full: ", tag, " needs ", n, " bytes, ",
+                              capacity_ - top_, " of ", capacity_,
+                              " are left; lower the batch or sequence length, or set train.recompute"));
   char* p = base_ + top_;
   top_ += n;
   high_water_ = std::max(high_water_, top_);

@@ -21,7 +21,10 @@ class Arena {
   /// 64-byte aligned, not initialised. `tag` names the purpose in the memory table.
   void* take(int64_t bytes, const char* tag);
   Tensor tensor(DType dtype, std::initializer_list<int64_t> shape, const char* tag);
-  template <class T> T* array(int64_t n, const char* tag) { return static_cast<T*>(take(n * int64_t(sizeof(T)), tag)); }
+  template <class T>
+  T* array(int64_t n, const char* tag) {
+    return static_cast<T*>(take(n * int64_t(sizeof(T)), tag));
+  }
 
   struct Mark {
     int64_t top;

@@ -4,11 +4,13 @@
 
 namespace jambalaya {
 
-DocumentsBuffer::DocumentsBuffer(const std::vector<int64_t>& lengths, const std::vector<int64_t>& first_positions) {
+DocumentsBuffer::DocumentsBuffer(const std::vector<int64_t>& lengths,
+                                 const std::vector<int64_t>& first_positions) {
   assign(lengths, first_positions);
 }
 
-void DocumentsBuffer::assign(const std::vector<int64_t>& lengths, const std::vector<int64_t>& first_positions) {
+void DocumentsBuffer::assign(const std::vector<int64_t>& lengths,
+                             const std::vector<int64_t>& first_positions) {
   JAMBALAYA_CHECK(first_positions.empty() || first_positions.size() == lengths.size());
   offsets_.assign(1, 0);
   first_position_.clear();

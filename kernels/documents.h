@@ -7,7 +7,8 @@
 namespace jambalaya {
 
 /// T packed tokens in `count` segments. A segment is a whole document, or the part of one that lies here:
-/// first_position[s] > 0 says that so many tokens of it came before (carried state, a cache, or a left neighbour).
+/// first_position[s] > 0 says that so many tokens of it came before (carried state, a cache, or a left
+/// neighbour).
 struct Documents {
   int64_t tokens = 0;                       ///< T
   int64_t count = 0;                        ///< segments S
@@ -24,7 +25,8 @@ class DocumentsBuffer {
  public:
   DocumentsBuffer() = default;
   /// Segments of these lengths, each starting at its position (empty: all at 0). Lengths may be zero.
-  explicit DocumentsBuffer(const std::vector<int64_t>& lengths, const std::vector<int64_t>& first_positions = {});
+  explicit DocumentsBuffer(const std::vector<int64_t>& lengths,
+                           const std::vector<int64_t>& first_positions = {});
   void assign(const std::vector<int64_t>& lengths, const std::vector<int64_t>& first_positions = {});
   Documents view() const;
 

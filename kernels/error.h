@@ -38,7 +38,7 @@ inline void append(std::string& s, char v) { s += v; }
 inline void append(std::string& s, bool v) { s += v ? "true" : "false"; }
 void append(std::string& s, double v);  // shortest form that reads back the same
 template <class T>
-  requires std::is_integral_v<T>
+requires std::is_integral_v<T>
 void append(std::string& s, T v) { s += std::to_string(v); }
 }  // namespace detail
 

@@ -1,6 +1,6 @@
-// Elementary functions for starting values, in double precision with plain additions and multiplications in a written
-// order: libm's versions differ between machines and devices, these give the same bits everywhere (fused
-// multiply-adds are switched off for the whole build). Relative error below 1e-13.
+// Elementary functions for starting values, in double precision with plain additions and multiplications in a
+// written order: libm's versions differ between machines and devices, these give the same bits everywhere
+// (fused multiply-adds are switched off for the whole build). Relative error below 1e-13.
 #pragma once
 #include <bit>
 #include <cmath>
@@ -47,10 +47,18 @@ inline void cos_sin_turns(double u, double& cosine, double& sine) {
     s = s + ts;
   }
   switch (quarter & 3) {
-    case 0: cosine = c, sine = s; break;
-    case 1: cosine = -s, sine = c; break;
-    case 2: cosine = -c, sine = -s; break;
-    default: cosine = s, sine = -c; break;
+    case 0:
+      cosine = c, sine = s;
+      break;
+    case 1:
+      cosine = -s, sine = c;
+      break;
+    case 2:
+      cosine = -c, sine = -s;
+      break;
+    default:
+      cosine = s, sine = -c;
+      break;
   }
 }
 

@@ -1,6 +1,6 @@
 // The menu: every operation of the framework, forward and backward side by side, with shapes, units and
-// source. A backend (kernels/cpu, kernels/cuda) implements all of it under the same names. The CPU file is the
-// specification. Equations: docs/architecture.md; Jamba, arXiv 2403.19887; Mamba, arXiv 2312.00752.
+// source. A backend (kernels/cpu, kernels/cuda) implements all of it under the same names. The CPU file is
+// the specification. Equations: docs/architecture.md; Jamba, arXiv 2403.19887; Mamba, arXiv 2312.00752.
 //
 // Legend of shape suffixes: T packed tokens, D model width, E inner (Mamba) channels, N states, R dt rank,
 // W conv width, H query heads, G key/value heads, C head size, F feed-forward width, X experts, K chosen,
@@ -28,11 +28,13 @@ struct Gemm {
 
 /// One product per expert x over its rows [offsets[x], offsets[x+1]) (empty experts allowed; contents of
 /// `offsets` are read by the device). forward: y[rows, n] = a[rows, k] w[x][n, k]^T.
-/// input gradient: y[rows, k] = a[rows, n] w[x][n, k]. weight gradient: w[x][n, k] += a[rows, n]^T y[rows, k], w f32.
+/// input gradient: y[rows, k] = a[rows, n] w[x][n, k]. weight gradient: w[x][n, k] += a[rows, n]^T y[rows,
+/// k], w f32.
 struct GroupedGemm {
   enum class Kind { forward, input_gradient, weight_gradient } kind;
-  Tensor a, w, y;   ///< a [rows, .], w [X, n, k], y [rows, .] (see above; for weight gradients a and y are read)
-  Tensor offsets;   ///< i32 [X + 1]
+  Tensor a, w,
+      y;  ///< a [rows, .], w [X, n, k], y [rows, .] (see above; for weight gradients a and y are read)
+  Tensor offsets;           ///< i32 [X + 1]
   bool accumulate = false;  ///< for forward and input gradient: y += instead of y =
 };
 
@@ -51,8 +53,8 @@ struct EmbeddingBackward {
 };
 
 /// Head and cross-entropy fused over chunks of tokens: [T, V] never exists whole. For counted tokens
-/// (target >= 0): nll = logsumexp(h W^T) - (h W^T)[target]; loss_sum += sum of nll; z_sum += sum of logsumexp^2.
-/// Gradients of  scale * sum nll + z_scale * sum logsumexp^2  when dh is given.
+/// (target >= 0): nll = logsumexp(h W^T) - (h W^T)[target]; loss_sum += sum of nll; z_sum += sum of
+/// logsumexp^2. Gradients of  scale * sum nll + z_scale * sum logsumexp^2  when dh is given.
 struct HeadLoss {
   Tensor h;        ///< act [T, D], final hidden states (normed)
   Tensor w;        ///< act [V, D]
@@ -80,27 +82,27 @@ struct RmsNormForward {
   Tensor rstd;   ///< f32 [T], saved for backward
 };
 struct RmsNormBackward {
-  Tensor dy;      ///< act or f32 [T, D]
-  Tensor h;       ///< what was normed (h_out, or h without a branch)
-  Tensor weight;  ///< f32 [D]
-  Tensor rstd;    ///< f32 [T]
-  Tensor dh;      ///< act or f32 [T, D], += the gradient through the norm
-  Tensor dweight; ///< f32 [D], +=
+  Tensor dy;       ///< act or f32 [T, D]
+  Tensor h;        ///< what was normed (h_out, or h without a branch)
+  Tensor weight;   ///< f32 [D]
+  Tensor rstd;     ///< f32 [T]
+  Tensor dh;       ///< act or f32 [T, D], += the gradient through the norm
+  Tensor dweight;  ///< f32 [D], +=
 };
 
 /// The three norms inside Jamba's Mamba: split p into dt [R], B [N], C [N]; norm each (or copy where its
 /// weight is empty).
 struct SsmNormsForward {
-  Tensor p;                  ///< f32 [T, R + 2N]: x_proj's output, whole (summed over tensor-parallel ranks)
-  Tensor w_dt, w_b, w_c;     ///< optional f32 [R], [N], [N]
+  Tensor p;               ///< f32 [T, R + 2N]: x_proj's output, whole (summed over tensor-parallel ranks)
+  Tensor w_dt, w_b, w_c;  ///< optional f32 [R], [N], [N]
   float eps = 1e-6f;
-  Tensor dt;                 ///< act [T, R]
-  Tensor b, c;               ///< f32 [T, N]
-  Tensor rstd;               ///< f32 [T, 3]; 1 for a part that is copied
+  Tensor dt;    ///< act [T, R]
+  Tensor b, c;  ///< f32 [T, N]
+  Tensor rstd;  ///< f32 [T, 3]; 1 for a part that is copied
 };
 struct SsmNormsBackward {
-  Tensor ddt;                ///< act or f32 [T, R]
-  Tensor db, dc;             ///< f32 [T, N]
+  Tensor ddt;     ///< act or f32 [T, R]
+  Tensor db, dc;  ///< f32 [T, N]
   Tensor p, w_dt, w_b, w_c, rstd;
   Tensor dp;                 ///< f32 [T, R + 2N]
   Tensor dw_dt, dw_b, dw_c;  ///< f32, +=; empty with their weight
@@ -117,10 +119,11 @@ struct ConvForward {
   Documents docs;
   Tensor left;  ///< optional f32 [S, W-1, E]: the inputs just before each segment, oldest first
   Tensor u;     ///< act [T, E]
-  Tensor tail;  ///< optional f32 [S, W-1, E]: the last W-1 inputs up to each segment's end (may be `left`'s memory)
+  Tensor tail;  ///< optional f32 [S, W-1, E]: the last W-1 inputs up to each segment's end (may be `left`'s
+                ///< memory)
 };
 struct ConvBackward {
-  Tensor du;    ///< act or f32 [T, E]
+  Tensor du;  ///< act or f32 [T, E]
   Tensor x, w, bias;
   Documents docs;
   Tensor left;
@@ -136,22 +139,23 @@ struct ConvBackward {
 /// y = C[t] . h[t] + D u[t];  o = y SiLU(z) (o = y when z is empty).
 /// Each segment starts from h0 (zero when empty).
 struct ScanForward {
-  Tensor u, s;    ///< act [T, E]
-  Tensor z;       ///< optional act [T, E] (rows may be strided)
-  Tensor b, c;    ///< f32 [T, N]
-  Tensor a_log;   ///< f32 [E, N]
-  Tensor d;       ///< f32 [E]
-  Tensor dt_bias; ///< f32 [E]
+  Tensor u, s;     ///< act [T, E]
+  Tensor z;        ///< optional act [T, E] (rows may be strided)
+  Tensor b, c;     ///< f32 [T, N]
+  Tensor a_log;    ///< f32 [E, N]
+  Tensor d;        ///< f32 [E]
+  Tensor dt_bias;  ///< f32 [E]
   Documents docs;
-  Tensor h0;      ///< optional f32 [S, N, E]
-  Tensor o;       ///< act [T, E]
-  Tensor h_last;  ///< optional f32 [S, N, E]: state after each segment (may be h0's memory)
-  Tensor states;  ///< optional f32 [scan_states(T), N, E]: states kept for the backward
-  Tensor delta_range;  ///< optional f32 [2]: smallest and largest delta of this call (telemetry), written; 0 without tokens
+  Tensor h0;           ///< optional f32 [S, N, E]
+  Tensor o;            ///< act [T, E]
+  Tensor h_last;       ///< optional f32 [S, N, E]: state after each segment (may be h0's memory)
+  Tensor states;       ///< optional f32 [scan_states(T), N, E]: states kept for the backward
+  Tensor delta_range;  ///< optional f32 [2]: smallest and largest delta of this call (telemetry), written; 0
+                       ///< without tokens
 };
-/// Tokens between kept states: states[c] [N, E] is the state that enters token c * kScanChunk of the packed stream
-/// (what the recurrence calls h[t-1] there): the state after the token before it or, where token c * kScanChunk is
-/// the first of its segment, that segment's start state (h0, or zero).
+/// Tokens between kept states: states[c] [N, E] is the state that enters token c * kScanChunk of the packed
+/// stream (what the recurrence calls h[t-1] there): the state after the token before it or, where token c *
+/// kScanChunk is the first of its segment, that segment's start state (h0, or zero).
 inline constexpr int64_t kScanChunk = 64;
 inline int64_t scan_states(int64_t tokens) { return (tokens + kScanChunk - 1) / kScanChunk; }
 struct ScanBackward {
@@ -159,14 +163,14 @@ struct ScanBackward {
   Tensor u, s, z, b, c, a_log, d, dt_bias;
   Documents docs;
   Tensor h0;
-  Tensor states;         ///< from the forward
-  Tensor dh_last;        ///< optional f32 [S, N, E]: gradient that arrives at h_last
-  Tensor du;             ///< act or f32 [T, E]
-  Tensor ds;             ///< act [T, E]
-  Tensor dz;             ///< act [T, E] (rows may be strided); empty with z
-  Tensor db, dc;         ///< f32 [T, N]
+  Tensor states;                ///< from the forward
+  Tensor dh_last;               ///< optional f32 [S, N, E]: gradient that arrives at h_last
+  Tensor du;                    ///< act or f32 [T, E]
+  Tensor ds;                    ///< act [T, E]
+  Tensor dz;                    ///< act [T, E] (rows may be strided); empty with z
+  Tensor db, dc;                ///< f32 [T, N]
   Tensor da_log, dd, ddt_bias;  ///< f32 [E, N], [E], [E], +=
-  Tensor dh0;            ///< optional f32 [S, N, E], written
+  Tensor dh0;                   ///< optional f32 [S, N, E], written
 };
 
 // ---- attention -------------------------------------------------------------------------------------------
@@ -181,26 +185,27 @@ struct Rope {
 };
 
 /// Causal grouped-query attention inside documents, online softmax (FlashAttention, Dao et al. 2022):
-/// memory O(T). Query head h reads key head h / (H / G). The query at position p of segment s sees the key rows
-/// key_begin[s] + [0, p]. With key_begin empty keys and queries are the same stream (key_begin = offsets).
+/// memory O(T). Query head h reads key head h / (H / G). The query at position p of segment s sees the key
+/// rows key_begin[s] + [0, p]. With key_begin empty keys and queries are the same stream (key_begin =
+/// offsets).
 struct AttentionForward {
   Tensor q;     ///< act [T, H*C] (rows may be strided)
   Tensor k, v;  ///< act [T or cache rows, G*C] (rows may be strided)
   int64_t head_size = 0;
-  float scale = 1;       ///< 1/sqrt(C)
+  float scale = 1;  ///< 1/sqrt(C)
   Documents docs;
-  Tensor key_begin;      ///< optional i64 [S]
-  Tensor o;              ///< act [T, H*C]
-  Tensor lse;            ///< optional f32 [H, T]: logsumexp of scaled scores, saved for backward
+  Tensor key_begin;  ///< optional i64 [S]
+  Tensor o;          ///< act [T, H*C]
+  Tensor lse;        ///< optional f32 [H, T]: logsumexp of scaled scores, saved for backward
 };
 /// Only for keys and queries of one stream (no key_begin).
 struct AttentionBackward {
-  Tensor d_out;          ///< act [T, H*C]
+  Tensor d_out;  ///< act [T, H*C]
   Tensor q, k, v, o, lse;
   int64_t head_size = 0;
   float scale = 1;
   Documents docs;
-  Tensor dq, dk, dv;     ///< act [T, H*C], [T, G*C], [T, G*C] (rows may be strided)
+  Tensor dq, dk, dv;  ///< act [T, H*C], [T, G*C], [T, G*C] (rows may be strided)
 };
 
 // ---- feed-forward and experts ----------------------------------------------------------------------------
@@ -211,7 +216,7 @@ struct SwigluForward {
   Tensor h;        ///< act [rows, F]
 };
 struct SwigluBackward {
-  Tensor dh;        ///< act [rows, F]
+  Tensor dh;  ///< act [rows, F]
   Tensor gate_up;
   Tensor dgate_up;  ///< act [rows, 2F]
 };
@@ -226,7 +231,8 @@ struct RouterForward {
   Tensor expert;  ///< i32 [T, K]
   Tensor weight;  ///< f32 [T, K]
   Tensor lse;     ///< f32 [T]: logsumexp of the logits (z-loss)
-  Tensor stats;   ///< f32 [2X + 1]: times each expert was chosen, sum of its probability over tokens, sum of lse^2; written
+  Tensor stats;   ///< f32 [2X + 1]: times each expert was chosen, sum of its probability over tokens, sum of
+                  ///< lse^2; written
 };
 /// dp[t,x] = (dweight scattered, through the renormalisation if any) + dprob[x];  dlogits = p (dp - <p, dp>)
 /// + 2 z_scale lse p. dprob carries the balance loss, constant over tokens.
@@ -239,18 +245,19 @@ struct RouterBackward {
   Tensor dlogits;  ///< f32 [T, X]
 };
 
-/// Balance loss over all expert layers of a micro-batch, from the routers' stats summed over the ranks that share it.
-/// F[l,x] = count / tokens, P[l,x] = probability sum / tokens. Over all layers together (Hugging Face's form, which
-/// equals K at perfect balance): loss = X sum_x mean_l(F) mean_l(P). Per layer: loss = mean_l X sum_x F P.
-/// dprob[l,x] = weight * factor * d loss / d p[l,t,x], the same for every token t (F is constant in the backward).
+/// Balance loss over all expert layers of a micro-batch, from the routers' stats summed over the ranks that
+/// share it. F[l,x] = count / tokens, P[l,x] = probability sum / tokens. Over all layers together (Hugging
+/// Face's form, which equals K at perfect balance): loss = X sum_x mean_l(F) mean_l(P). Per layer: loss =
+/// mean_l X sum_x F P. dprob[l,x] = weight * factor * d loss / d p[l,t,x], the same for every token t (F is
+/// constant in the backward).
 struct BalanceLoss {
-  Tensor stats;            ///< f32 [L, 2X + 1], see RouterForward
-  double tokens = 0;       ///< of the whole micro-batch, all ranks
+  Tensor stats;       ///< f32 [L, 2X + 1], see RouterForward
+  double tokens = 0;  ///< of the whole micro-batch, all ranks
   bool per_layer = false;
-  double factor = 1;       ///< 1/K for MegaBlocks' form, whose value at balance is 1
-  double weight = 0;       ///< coefficient in the objective
-  Tensor dprob;            ///< f32 [L, X]
-  Tensor sums;             ///< f64 [2]: += factor * loss, += mean over layers and tokens of logsumexp^2
+  double factor = 1;  ///< 1/K for MegaBlocks' form, whose value at balance is 1
+  double weight = 0;  ///< coefficient in the objective
+  Tensor dprob;       ///< f32 [L, X]
+  Tensor sums;        ///< f64 [2]: += factor * loss, += mean over layers and tokens of logsumexp^2
 };
 
 /// Stable counting sort of the T*K choices by expert (ties: token, then choice).
@@ -282,10 +289,10 @@ struct CombineForward {
   Tensor y;       ///< act [T, D]
 };
 struct CombineBackward {
-  Tensor dy;         ///< act or f32 [T, D]
+  Tensor dy;  ///< act or f32 [T, D]
   Tensor x, row_of, weight;
-  Tensor dx;         ///< act [T*K, D]: weight * dy
-  Tensor dweight;    ///< f32 [T, K]: <dy, x>
+  Tensor dx;       ///< act [T*K, D]: weight * dy
+  Tensor dweight;  ///< f32 [T, K]: <dy, x>
 };
 
 // ---- element-wise, reductions, optimizer ------------------------------------------------------------------
@@ -297,11 +304,15 @@ struct ScaleCopy {
   bool accumulate = false;
 };
 /// x[rows, n] += bias[n].
-struct AddBias { Tensor x, bias; };
+struct AddBias {
+  Tensor x, bias;
+};
 /// dbias[n] += sum over rows of dy[rows, n].
-struct BiasBackward { Tensor dy, dbias; };
-/// Sum of squares and largest magnitude of x. out f64 [2]: out[0] += weight * sum x^2; out[1] = max(out[1], max|x|).
-/// NaN anywhere makes both NaN. Fixed order.
+struct BiasBackward {
+  Tensor dy, dbias;
+};
+/// Sum of squares and largest magnitude of x. out f64 [2]: out[0] += weight * sum x^2; out[1] = max(out[1],
+/// max|x|). NaN anywhere makes both NaN. Fixed order.
 struct SumSquares {
   Tensor x;  ///< f32 or bf16, any shape
   double weight = 1;
@@ -316,7 +327,7 @@ struct AdamW {
   Tensor compute;      ///< optional bf16 [n]: the copy that the model reads, rewritten
   Tensor grad_scale;   ///< f32 [2]: clip factor, skip flag (device memory)
   float lr = 0, beta1 = 0.9f, beta2 = 0.95f, eps = 1e-8f, decay = 0;
-  int64_t step = 1;    ///< 1 for the first update
+  int64_t step = 1;  ///< 1 for the first update
 };
 
 /// A backend: one instance per process and device.
@@ -358,8 +369,9 @@ class Ops {
   virtual void adamw(Context&, const AdamW&) = 0;
 };
 
-/// The CPU backend for this machine's instruction set, or for a named lower one ("avx2", "avx512", "avx512-bf16",
-/// "amx"; empty: the best there is). JAMBALAYA_ISA overrides. Throws Error(usage) for one that this CPU lacks.
+/// The CPU backend for this machine's instruction set, or for a named lower one ("avx2", "avx512",
+/// "avx512-bf16", "amx"; empty: the best there is). JAMBALAYA_ISA overrides. Throws Error(usage) for one that
+/// this CPU lacks.
 Ops& cpu_ops(const char* isa = "");
 
 }  // namespace jambalaya

@@ -4,13 +4,20 @@ namespace jambalaya {
 
 const char* name_of(DType t) {
   switch (t) {
-    case DType::f32: return "f32";
-    case DType::bf16: return "bf16";
-    case DType::f64: return "f64";
-    case DType::i32: return "i32";
-    case DType::i64: return "i64";
-    case DType::u16: return "u16";
-    case DType::u8: return "u8";
+    case DType::f32:
+      return "f32";
+    case DType::bf16:
+      return "bf16";
+    case DType::f64:
+      return "f64";
+    case DType::i32:
+      return "i32";
+    case DType::i64:
+      return "i64";
+    case DType::u16:
+      return "u16";
+    case DType::u8:
+      return "u8";
   }
   return "?";
 }
@@ -27,7 +34,8 @@ Tensor make_tensor(void* data, DType dtype, std::initializer_list<int64_t> shape
 }
 
 Tensor Tensor::slice_rows(int64_t begin, int64_t end) const {
-  JAMBALAYA_CHECK(rank >= 1 && 0 <= begin && begin <= end && end <= shape[0], "rows [", begin, ", ", end, ") of ", describe());
+  JAMBALAYA_CHECK(rank >= 1 && 0 <= begin && begin <= end && end <= shape[0], "rows [", begin, ", ", end,
+                  ") of ", describe());
   Tensor t = *this;
   t.data = address(begin * row_stride);
   t.shape[0] = end - begin;
@@ -35,7 +43,8 @@ Tensor Tensor::slice_rows(int64_t begin, int64_t end) const {
 }
 
 Tensor Tensor::slice_columns(int64_t begin, int64_t end) const {
-  JAMBALAYA_CHECK(rank == 2 && 0 <= begin && begin <= end && end <= shape[1], "columns [", begin, ", ", end, ") of ", describe());
+  JAMBALAYA_CHECK(rank == 2 && 0 <= begin && begin <= end && end <= shape[1], "columns [", begin, ", ", end,
+                  ") of ", describe());
   Tensor t = *this;
   t.data = address(begin);
   t.shape[1] = end - begin;

@@ -33,23 +33,52 @@ inline bf16 to_bf16(float x) {
 
 constexpr int64_t size_of(DType t) {
   switch (t) {
-    case DType::f64: case DType::i64: return 8;
-    case DType::f32: case DType::i32: return 4;
-    case DType::bf16: case DType::u16: return 2;
-    case DType::u8: return 1;
+    case DType::f64:
+    case DType::i64:
+      return 8;
+    case DType::f32:
+    case DType::i32:
+      return 4;
+    case DType::bf16:
+    case DType::u16:
+      return 2;
+    case DType::u8:
+      return 1;
   }
   return 0;
 }
 const char* name_of(DType t);  ///< "f32", "bf16", ...
 
-template <class T> struct dtype_of;
-template <> struct dtype_of<float> { static constexpr DType value = DType::f32; };
-template <> struct dtype_of<bf16> { static constexpr DType value = DType::bf16; };
-template <> struct dtype_of<double> { static constexpr DType value = DType::f64; };
-template <> struct dtype_of<int32_t> { static constexpr DType value = DType::i32; };
-template <> struct dtype_of<int64_t> { static constexpr DType value = DType::i64; };
-template <> struct dtype_of<uint16_t> { static constexpr DType value = DType::u16; };
-template <> struct dtype_of<uint8_t> { static constexpr DType value = DType::u8; };
+template <class T>
+struct dtype_of;
+template <>
+struct dtype_of<float> {
+  static constexpr DType value = DType::f32;
+};
+template <>
+struct dtype_of<bf16> {
+  static constexpr DType value = DType::bf16;
+};
+template <>
+struct dtype_of<double> {
+  static constexpr DType value = DType::f64;
+};
+template <>
+struct dtype_of<int32_t> {
+  static constexpr DType value = DType::i32;
+};
+template <>
+struct dtype_of<int64_t> {
+  static constexpr DType value = DType::i64;
+};
+template <>
+struct dtype_of<uint16_t> {
+  static constexpr DType value = DType::u16;
+};
+template <>
+struct dtype_of<uint8_t> {
+  static constexpr DType value = DType::u8;
+};
 
 /// Row-major view of up to four dimensions. All dimensions but the first are packed; rows (dimension 0)
 /// may be further apart than their length, so that a range of columns of a matrix is a tensor too.
@@ -74,7 +103,8 @@ struct Tensor {
   bool packed() const { return row_stride == columns() || rows() <= 1; }
 
   /// Typed pointer; the dtype must match.
-  template <class T> T* ptr() const {
+  template <class T>
+  T* ptr() const {
     JAMBALAYA_CHECK(dtype == dtype_of<T>::value, "tensor is ", name_of(dtype));
     return static_cast<T*>(data);
   }
@@ -91,10 +121,12 @@ struct Tensor {
   std::string describe() const;  ///< "f32[128, 256]"
 };
 
-Tensor make_tensor(void* data, DType dtype, std::initializer_list<int64_t> shape, Device device = Device::cpu);
+Tensor make_tensor(void* data, DType dtype, std::initializer_list<int64_t> shape,
+                   Device device = Device::cpu);
 template <class T>
 Tensor make_tensor(T* data, std::initializer_list<int64_t> shape) {
-  return make_tensor(const_cast<std::remove_const_t<T>*>(data), dtype_of<std::remove_const_t<T>>::value, shape);
+  return make_tensor(const_cast<std::remove_const_t<T>*>(data), dtype_of<std::remove_const_t<T>>::value,
+                     shape);
 }
 
 }  // namespace jambalaya

@@ -10,7 +10,8 @@ namespace jambalaya {
 
 class ThreadPool {
  public:
-  /// `threads` counts the caller. With pin = true, thread i runs on the i-th of `cores` (empty: all allowed cores).
+  /// `threads` counts the caller. With pin = true, thread i runs on the i-th of `cores` (empty: all allowed
+  /// cores).
   explicit ThreadPool(int threads, bool pin = false, std::vector<int> cores = {});
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -26,8 +27,9 @@ class ThreadPool {
       for (int64_t i = 0; i < chunks; i++) f(i);
       return;
     }
-    run_erased(chunks, [](void* p, int64_t i) { (*static_cast<std::remove_reference_t<F>*>(p))(i); },
-               const_cast<void*>(static_cast<const void*>(&f)));
+    run_erased(
+        chunks, [](void* p, int64_t i) { (*static_cast<std::remove_reference_t<F>*>(p))(i); },
+        const_cast<void*>(static_cast<const void*>(&f)));
   }
   /// f(begin, end) over [0, n) in chunks of `grain` elements.
   template <class F>

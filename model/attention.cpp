@@ -30,7 +30,9 @@ void append(const Pass& pass, const Tensor& rows, const Tensor& cache, const Ten
   for (int64_t s = 0; s < pass.docs.count; s++) {
     int64_t begin = pass.docs.offsets[s], n = pass.docs.offsets[s + 1] - begin;
     int64_t at = key_begin.ptr<int64_t>()[s] + pass.docs.first_position[s];
-    if (n) pass.ops().scale_copy(pass.ctx, {.x = rows.slice_rows(begin, begin + n), .y = cache.slice_rows(at, at + n)});
+    if (n)
+      pass.ops().scale_copy(pass.ctx,
+                            {.x = rows.slice_rows(begin, begin + n), .y = cache.slice_rows(at, at + n)});
   }
 }
 
@@ -51,7 +53,14 @@ void Attention::forward(const Pass& pass, const Tensor& x_TD, const Tensor& y_TD
   linear(pass, v_, in, s.v);
   rotate(pass, s.q, false);
   rotate(pass, s.k, false);
-  AttentionForward op{.q = s.q, .k = s.k, .v = s.v, .head_size = pass.config.head_size(), .scale = scale_of(pass), .docs = pass.docs, .o = s.o, .lse = s.lse};
+  AttentionForward op{.q = s.q,
+                      .k = s.k,
+                      .v = s.v,
+                      .head_size = pass.config.head_size(),
+                      .scale = scale_of(pass),
+                      .docs = pass.docs,
+                      .o = s.o,
+                      .lse = s.lse};
   if (state) {
     append(pass, s.k, state->keys, state->key_begin);
     append(pass, s.v, state->values, state->key_begin);
@@ -76,9 +85,18 @@ void Attention::backward(const Pass& pass, const Tensor& x_TD, const Tensor& dy_
   Tensor dq = pass.scratch(pass.act(), {t, s.q.columns()}, "attention dq");
   Tensor dk = pass.scratch(pass.act(), {t, s.k.columns()}, "attention dk");
   Tensor dv = pass.scratch(pass.act(), {t, s.v.columns()}, "attention dv");
-  pass.ops().attention_backward(pass.ctx, {.d_out = do_, .q = s.q, .k = s.k, .v = s.v, .o = s.o, .lse = s.lse,
-                                           .head_size = pass.config.head_size(), .scale = scale_of(pass), .docs = pass.docs,
-                                           .dq = dq, .dk = dk, .dv = dv});
+  pass.ops().attention_backward(pass.ctx, {.d_out = do_,
+                                           .q = s.q,
+                                           .k = s.k,
+                                           .v = s.v,
+                                           .o = s.o,
+                                           .lse = s.lse,
+                                           .head_size = pass.config.head_size(),
+                                           .scale = scale_of(pass),
+                                           .docs = pass.docs,
+                                           .dq = dq,
+                                           .dk = dk,
+                                           .dv = dv});
   rotate(pass, dq, true);
   rotate(pass, dk, true);
   linear_weight_gradient(pass, q_, dq, x_TD);

@@ -8,7 +8,7 @@ namespace jambalaya {
 
 enum class Mixer : uint8_t { mamba, attention };
 enum class Channel : uint8_t { dense, moe };
-enum class InnerNorms : uint8_t { none, dt, bc, all };       ///< RMSNorm on dt, B, C inside Mamba
+enum class InnerNorms : uint8_t { none, dt, bc, all };              ///< RMSNorm on dt, B, C inside Mamba
 enum class AuxMode : uint8_t { hf_global, per_layer, megablocks };  ///< forms of the balance loss
 enum class InitScheme : uint8_t { mamba, hf };
 enum class Precision : uint8_t { f32, bf16 };
@@ -24,7 +24,8 @@ struct ModelConfig {
   // Which layer is what. Either periods and offsets (as in Hugging Face) or explicit patterns.
   int64_t attn_layer_period = 8, attn_layer_offset = 4;
   int64_t expert_layer_period = 2, expert_layer_offset = 1;
-  std::string mixer_pattern;    ///< one letter a layer, M or A; repeated to num_hidden_layers; overrides period/offset
+  std::string
+      mixer_pattern;  ///< one letter a layer, M or A; repeated to num_hidden_layers; overrides period/offset
   std::string channel_pattern;  ///< one letter a layer, D (dense) or E (experts); likewise
 
   int64_t num_experts = 16;
@@ -71,15 +72,16 @@ struct LayerKind {
 /// One row per layer. The config must be valid (see problems()).
 std::vector<LayerKind> layer_kinds(const ModelConfig& config);
 
-/// Every rule that the config breaks, each as "key: value, rule, fix"; `key` is the field's name. Empty when valid.
+/// Every rule that the config breaks, each as "key: value, rule, fix"; `key` is the field's name. Empty when
+/// valid.
 struct Problem {
   std::string key, text;
 };
 std::vector<Problem> problems(const ModelConfig& config);
 
-/// The architecture in the project's notation, l/a:m/e/n/K [xB]: l layers a block, a attention to m Mamba layers,
-/// experts every e layers, n experts, K per token, B blocks. "8/1:7/2/16/2x4" is Jamba-v0.1; "8/0:1" is Mamba alone;
-/// "8/1:0" attention alone; without e/n/K there are no experts.
+/// The architecture in the project's notation, l/a:m/e/n/K [xB]: l layers a block, a attention to m Mamba
+/// layers, experts every e layers, n experts, K per token, B blocks. "8/1:7/2/16/2x4" is Jamba-v0.1; "8/0:1"
+/// is Mamba alone; "8/1:0" attention alone; without e/n/K there are no experts.
 struct Notation {
   int64_t layers = 8, attention = 1, mamba = 7, every = 0, experts = 1, chosen = 1, blocks = 1;
 };

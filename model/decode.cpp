@@ -1,6 +1,6 @@
-// Generation: prefill in chunks of any size and single steps are the same operation, `extend`. Attention appends to
-// its cache; Mamba carries the last W-1 inputs of the convolution and the scan's state, both in fp32, so a step costs
-// the same whatever the length behind it (attention's own cost aside).
+// Generation: prefill in chunks of any size and single steps are the same operation, `extend`. Attention
+// appends to its cache; Mamba carries the last W-1 inputs of the convolution and the scan's state, both in
+// fp32, so a step costs the same whatever the length behind it (attention's own cost aside).
 #include <cstring>
 
 #include "model/stack.h"
@@ -14,8 +14,9 @@ DecodeState::DecodeState(const ModelConfig& m, Precision precision, int64_t sequ
   std::vector<LayerKind> kinds = layer_kinds(m);
   int64_t bytes = 1 << 20;
   for (LayerKind kind : kinds)
-    bytes += kind.mixer == Mixer::attention ? 2 * sequences * max_length * kv * size_of(act) + 128
-                                            : sequences * e * (m.mamba_d_conv - 1 + m.mamba_d_state) * 4 + 128;
+    bytes += kind.mixer == Mixer::attention
+                 ? 2 * sequences * max_length * kv * size_of(act) + 128
+                 : sequences * e * (m.mamba_d_conv - 1 + m.mamba_d_state) * 4 + 128;
   arena_ = std::make_unique<Arena>("generation state", bytes);
   for (LayerKind kind : kinds) {
     Layer layer;
@@ -49,15 +50,18 @@ int64_t DecodeState::recurrent_bytes() const {
   return n;
 }
 
-void Jamba::extend(Context& ctx, DecodeState& state, const Tensor& ids, const std::vector<int64_t>& lengths, Tensor logits) {
+void Jamba::extend(Context& ctx, DecodeState& state, const Tensor& ids, const std::vector<int64_t>& lengths,
+                   Tensor logits) {
   Impl& m = *impl_;
   const int64_t sequences = state.sequences(), d = m.config.hidden_size;
-  JAMBALAYA_CHECK(int64_t(lengths.size()) == sequences, lengths.size(), " lengths for ", sequences, " sequences");
+  JAMBALAYA_CHECK(int64_t(lengths.size()) == sequences, lengths.size(), " lengths for ", sequences,
+                  " sequences");
   std::vector<int64_t> key_begin(lengths.size());
   for (int64_t s = 0; s < sequences; s++) {
     key_begin[size_t(s)] = s * state.max_length_;
     if (state.length(s) + lengths[size_t(s)] > state.max_length_)
-      throw Error(Exit::usage, cat("sequence ", s, " would grow to ", state.length(s) + lengths[size_t(s)], " tokens; room was made for ", state.max_length_));
+      throw Error(Exit::usage, cat("sequence ", s, " would grow to ", state.length(s) + lengths[size_t(s)],
+                                   " tokens; room was made for ", state.max_length_));
   }
   DocumentsBuffer documents(lengths, state.lengths_);
   ArenaScope scope(m.saved);
@@ -65,19 +69,23 @@ void Jamba::extend(Context& ctx, DecodeState& state, const Tensor& ids, const st
   JAMBALAYA_CHECK(ids.rows() == pass.tokens());
   std::vector<LayerState> states;
   for (const DecodeState::Layer& layer : state.layers_)
-    states.push_back({layer.keys, layer.values, make_tensor(key_begin.data(), {sequences}), layer.conv, layer.ssm});
+    states.push_back(
+        {layer.keys, layer.values, make_tensor(key_begin.data(), {sequences}), layer.conv, layer.ssm});
   Impl::Hidden hidden = m.forward(pass, ids, {}, double(pass.tokens()), &states);
 
   // Only the last token of each segment needs logits.
   int64_t rows = 0;
   for (int64_t n : lengths) rows += n > 0;
-  Impl::Hidden last{pass.keep(pass.residual(), {rows, d}, "last tokens"), pass.keep(pass.act(), {rows, d}, "last tokens")};
+  Impl::Hidden last{pass.keep(pass.residual(), {rows, d}, "last tokens"),
+                    pass.keep(pass.act(), {rows, d}, "last tokens")};
   std::vector<int64_t> slots;
   for (int64_t s = 0; s < sequences; s++) {
     if (!lengths[size_t(s)]) continue;
     int64_t from = pass.docs.offsets[s + 1] - 1, to = int64_t(slots.size());
-    pass.ops().scale_copy(ctx, {.x = hidden.h.slice_rows(from, from + 1), .y = last.h.slice_rows(to, to + 1)});
-    pass.ops().scale_copy(ctx, {.x = hidden.branch.slice_rows(from, from + 1), .y = last.branch.slice_rows(to, to + 1)});
+    pass.ops().scale_copy(ctx,
+                          {.x = hidden.h.slice_rows(from, from + 1), .y = last.h.slice_rows(to, to + 1)});
+    pass.ops().scale_copy(
+        ctx, {.x = hidden.branch.slice_rows(from, from + 1), .y = last.branch.slice_rows(to, to + 1)});
     slots.push_back(s);
     state.lengths_[size_t(s)] += lengths[size_t(s)];
   }
@@ -86,7 +94,8 @@ void Jamba::extend(Context& ctx, DecodeState& state, const Tensor& ids, const st
   Tensor some = pass.keep(DType::f32, {rows, logits.columns()}, "logits");
   linear(pass, m.head, y, some);
   for (int64_t i = 0; i < rows; i++)
-    pass.ops().scale_copy(ctx, {.x = some.slice_rows(i, i + 1), .y = logits.slice_rows(slots[size_t(i)], slots[size_t(i)] + 1)});
+    pass.ops().scale_copy(ctx, {.x = some.slice_rows(i, i + 1),
+                                .y = logits.slice_rows(slots[size_t(i)], slots[size_t(i)] + 1)});
 }
 
 }  // namespace jambalaya

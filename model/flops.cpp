@@ -8,8 +8,10 @@ Flops forward_flops(const ModelConfig& m, const std::vector<int64_t>& lengths) {
     tokens += double(n);
     visible += double(n) * double(n + 1) / 2;
   }
-  const double d = double(m.hidden_size), f = double(m.intermediate_size), e = double(m.inner_size()), n = double(m.mamba_d_state);
-  const double r = double(m.dt_rank()), hc = double(m.num_attention_heads * m.head_size()), gc = double(m.num_key_value_heads * m.head_size());
+  const double d = double(m.hidden_size), f = double(m.intermediate_size), e = double(m.inner_size()),
+               n = double(m.mamba_d_state);
+  const double r = double(m.dt_rank()), hc = double(m.num_attention_heads * m.head_size()),
+               gc = double(m.num_key_value_heads * m.head_size());
   Flops flops;
   for (LayerKind kind : layer_kinds(m)) {
     if (kind.mixer == Mixer::attention) {

@@ -1,5 +1,6 @@
 // Floating-point operations of a forward pass, counted for the hybrid as it is (docs/architecture.md): matrix
-// products with the active experts alone, attention by the visible length inside documents, scan and convolution.
+// products with the active experts alone, attention by the visible length inside documents, scan and
+// convolution.
 #pragma once
 #include <cstdint>
 #include <vector>

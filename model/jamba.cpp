@@ -1,5 +1,6 @@
 #include "model/jamba.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "model/stack.h"
@@ -8,7 +9,9 @@ namespace jambalaya {
 
 double objective(const ModelConfig& c, const double sums[kLossSums], const LossScale& s) {
   return (sums[kNll] + c.head_z_loss_coef * sums[kHeadZ]) * s.token +
-         (c.router_aux_loss_coef * sums[kAux] + c.router_z_loss_coef * sums[kRouterZ] + c.act_loss_alpha * sums[kActivation]) * s.micro;
+         (c.router_aux_loss_coef * sums[kAux] + c.router_z_loss_coef * sums[kRouterZ] +
+          c.act_loss_alpha * sums[kActivation]) *
+             s.micro;
 }
 
 Jamba::Jamba(Parameters& parameters, Regions& regions, int64_t saved_bytes)
@@ -27,19 +30,30 @@ void Jamba::train(Context& ctx, const Batch& batch, const LossScale& scale, Tens
   m.balance(pass, scale.micro_tokens, scale.micro, sums);
 
   Tensor h_sum, rstd, y = m.normalize(pass, hidden, h_sum, rstd);
-  Tensor dy = pass.keep(pass.act(), {t, d}, "final gradient"), dh = pass.keep(DType::f32, {t, d}, "residual gradient");
-  pass.ops().head_loss(ctx, {.h = y, .w = m.parameters.compute(m.head), .targets = batch.targets, .scale = float(scale.token),
-                             .z_scale = float(m.config.head_z_loss_coef * scale.token), .loss_sum = sums.slice_rows(kNll, kNll + 2),
-                             .dh = dy, .dw = m.parameters.gradient(m.head)});
+  Tensor dy = pass.keep(pass.act(), {t, d}, "final gradient"),
+         dh = pass.keep(DType::f32, {t, d}, "residual gradient");
+  pass.ops().head_loss(ctx, {.h = y,
+                             .w = m.parameters.compute(m.head),
+                             .targets = batch.targets,
+                             .scale = float(scale.token),
+                             .z_scale = float(m.config.head_z_loss_coef * scale.token),
+                             .loss_sum = sums.slice_rows(kNll, kNll + 2),
+                             .dh = dy,
+                             .dw = m.parameters.gradient(m.head)});
   std::memset(dh.data, 0, size_t(dh.bytes()));
-  pass.ops().rms_norm_backward(ctx, {.dy = dy, .h = h_sum, .weight = m.parameters.master(m.final_norm), .rstd = rstd, .dh = dh,
+  pass.ops().rms_norm_backward(ctx, {.dy = dy,
+                                     .h = h_sum,
+                                     .weight = m.parameters.master(m.final_norm),
+                                     .rstd = rstd,
+                                     .dh = dh,
                                      .dweight = m.parameters.gradient(m.final_norm)});
   if (on_gradients && !m.config.tie_word_embeddings) on_gradients(int(m.layers.size()));
   m.backward(pass, batch.ids, dh, scale);
   if (on_gradients && m.config.tie_word_embeddings) on_gradients(int(m.layers.size()));
 }
 
-void Jamba::evaluate(Context& ctx, const Batch& batch, Tensor sums, Tensor nll, Tensor correct, Tensor logits) {
+void Jamba::evaluate(Context& ctx, const Batch& batch, Tensor sums, Tensor nll, Tensor correct,
+                     Tensor logits) {
   Impl& m = *impl_;
   ArenaScope scope(m.saved);
   Pass pass = m.make_pass(ctx, batch.docs, false);
@@ -47,8 +61,12 @@ void Jamba::evaluate(Context& ctx, const Batch& batch, Tensor sums, Tensor nll, 
   Impl::Hidden hidden = m.forward(pass, batch.ids, sums, tokens);
   m.balance(pass, tokens, 1, sums);
   Tensor h_sum, rstd, y = m.normalize(pass, hidden, h_sum, rstd);
-  pass.ops().head_loss(ctx, {.h = y, .w = m.parameters.compute(m.head), .targets = batch.targets,
-                             .loss_sum = sums.slice_rows(kNll, kNll + 2), .nll = nll, .correct = correct});
+  pass.ops().head_loss(ctx, {.h = y,
+                             .w = m.parameters.compute(m.head),
+                             .targets = batch.targets,
+                             .loss_sum = sums.slice_rows(kNll, kNll + 2),
+                             .nll = nll,
+                             .correct = correct});
   if (logits) linear(pass, m.head, y, logits);
 }
 
@@ -69,7 +87,8 @@ std::vector<LayerTelemetry> Jamba::layer_telemetry() const {
     const float* counts = m.stats.at(expert_layer++).ptr<float>();
     double total = 0;
     for (int64_t x = 0; x < m.config.num_experts; x++) total += double(counts[x]);
-    for (int64_t x = 0; x < m.config.num_experts; x++) t.expert_load.push_back(float(double(counts[x]) / total));
+    for (int64_t x = 0; x < m.config.num_experts; x++)
+      t.expert_load.push_back(float(double(counts[x]) / std::max(total, 1.0)));
   }
   return all;
 }

@@ -15,7 +15,8 @@ namespace jambalaya {
 /// Tokens of one micro-batch on this rank, packed; documents never see each other.
 struct Batch {
   Tensor ids;      ///< i32 [T]
-  Tensor targets;  ///< i32 [T]: the next token of the same document; negative where there is none or it is not counted
+  Tensor targets;  ///< i32 [T]: the next token of the same document; negative where there is none or it is
+                   ///< not counted
   Documents docs;
 };
 
@@ -38,14 +39,16 @@ enum LossSum : int {
   kActivationMax,  ///< largest |element| of any branch's output (with the activation loss on)
   kLossSums
 };
-/// The objective: (nll + head_z_coef head_z) token + (aux_coef aux + router_z_coef router_z + act_alpha activation) micro.
+/// The objective: (nll + head_z_coef head_z) token + (aux_coef aux + router_z_coef router_z + act_alpha
+/// activation) micro.
 double objective(const ModelConfig& config, const double sums[kLossSums], const LossScale& scale);
 
 /// What a step tells about a layer (cheap sums gathered in the forward).
 struct LayerTelemetry {
-  float delta_min = 0, delta_max = 0;   ///< Mamba: range of the step size
+  float delta_min = 0, delta_max = 0;     ///< Mamba: range of the step size
   double mixer_max = 0, channel_max = 0;  ///< largest |output| of each branch
-  std::vector<float> expert_load;         ///< share of the micro-batch's choices that went to each expert (sums to 1)
+  std::vector<float>
+      expert_load;  ///< share of the micro-batch's choices that went to each expert (sums to 1)
 };
 
 /// Key/value cache and recurrent state of a batch of sequences.
@@ -68,13 +71,16 @@ class Jamba {
   /// Of the last forward with telemetry on (reads device memory).
   std::vector<LayerTelemetry> layer_telemetry() const;
 
-  /// Forward alone. Optional: nll f32 [T] per token, correct u8 [T], logits f32 [T, V] (small inputs: it is whole).
-  void evaluate(Context& ctx, const Batch& batch, Tensor sums, Tensor nll = {}, Tensor correct = {}, Tensor logits = {});
+  /// Forward alone. Optional: nll f32 [T] per token, correct u8 [T], logits f32 [T, V] (small inputs: it is
+  /// whole).
+  void evaluate(Context& ctx, const Batch& batch, Tensor sums, Tensor nll = {}, Tensor correct = {},
+                Tensor logits = {});
 
-  /// Continues the sequences of `state` by the tokens of `batch` (segment s belongs to sequence slot s; lengths may
-  /// differ, also 0) and writes the logits of each segment's last token: f32 [S, V]. Works for prefill in chunks
-  /// of any size and for single steps alike.
-  void extend(Context& ctx, DecodeState& state, const Tensor& ids, const std::vector<int64_t>& lengths, Tensor logits);
+  /// Continues the sequences of `state` by the tokens of `batch` (segment s belongs to sequence slot s;
+  /// lengths may differ, also 0) and writes the logits of each segment's last token: f32 [S, V]. Works for
+  /// prefill in chunks of any size and for single steps alike.
+  void extend(Context& ctx, DecodeState& state, const Tensor& ids, const std::vector<int64_t>& lengths,
+              Tensor logits);
 
   Arena& saved_arena();
 

@@ -8,15 +8,21 @@ int find_row(const Parameters& parameters, int layer, const char* name) {
 }
 
 Layer::Layer(const Parameters& p, int index, LayerKind k)
-    : kind(k), norm1_(find_row(p, index, "input_layernorm.weight")), norm2_(find_row(p, index, "pre_ff_layernorm.weight")) {
-  if (kind.mixer == Mixer::attention) attention = std::make_unique<Attention>(p, index);
-  else mamba = std::make_unique<Mamba>(p, index);
-  if (kind.channel == Channel::moe) moe = std::make_unique<Moe>(p, index);
-  else mlp = std::make_unique<DenseMlp>(p, index);
+    : kind(k),
+      norm1_(find_row(p, index, "input_layernorm.weight")),
+      norm2_(find_row(p, index, "pre_ff_layernorm.weight")) {
+  if (kind.mixer == Mixer::attention)
+    attention = std::make_unique<Attention>(p, index);
+  else
+    mamba = std::make_unique<Mamba>(p, index);
+  if (kind.channel == Channel::moe)
+    moe = std::make_unique<Moe>(p, index);
+  else
+    mlp = std::make_unique<DenseMlp>(p, index);
 }
 
-Tensor Layer::forward(const Pass& pass, const Tensor& h, const Tensor& branch, const Tensor& h_mid, const Tensor& out,
-                      const BranchStatistics& statistics, const LayerState* state) {
+Tensor Layer::forward(const Pass& pass, const Tensor& h, const Tensor& branch, const Tensor& h_mid,
+                      const Tensor& out, const BranchStatistics& statistics, const LayerState* state) {
   const int64_t t = pass.tokens(), d = pass.config.hidden_size;
   const float eps = float(pass.config.rms_norm_eps);
   Ops& ops = pass.ops();
@@ -30,17 +36,32 @@ Tensor Layer::forward(const Pass& pass, const Tensor& h, const Tensor& branch, c
   s.mixed = pass.keep(pass.act(), {t, d}, "mixer output");
   s.out = out;
 
-  ops.rms_norm_forward(pass.ctx, {.h = h, .branch = branch, .weight = pass.parameters.master(norm1_), .eps = eps,
-                                  .h_out = s.h_in, .y = s.y1, .rstd = s.rstd1});
-  if (attention) attention->forward(pass, s.y1, s.mixed, state);
-  else mamba->forward(pass, s.y1, s.mixed, state);
-  ops.rms_norm_forward(pass.ctx, {.h = s.h_in, .branch = s.mixed, .weight = pass.parameters.master(norm2_), .eps = eps,
-                                  .h_out = s.h_mid, .y = s.y2, .rstd = s.rstd2});
-  if (moe) moe->forward(pass, s.y2, out);
-  else mlp->forward(pass, s.y2, out);
+  ops.rms_norm_forward(pass.ctx, {.h = h,
+                                  .branch = branch,
+                                  .weight = pass.parameters.master(norm1_),
+                                  .eps = eps,
+                                  .h_out = s.h_in,
+                                  .y = s.y1,
+                                  .rstd = s.rstd1});
+  if (attention)
+    attention->forward(pass, s.y1, s.mixed, state);
+  else
+    mamba->forward(pass, s.y1, s.mixed, state);
+  ops.rms_norm_forward(pass.ctx, {.h = s.h_in,
+                                  .branch = s.mixed,
+                                  .weight = pass.parameters.master(norm2_),
+                                  .eps = eps,
+                                  .h_out = s.h_mid,
+                                  .y = s.y2,
+                                  .rstd = s.rstd2});
+  if (moe)
+    moe->forward(pass, s.y2, out);
+  else
+    mlp->forward(pass, s.y2, out);
 
   for (const Tensor& x : {s.mixed, out})
-    if (statistics.activation) ops.sum_squares(pass.ctx, {.x = x, .weight = statistics.weight, .out = statistics.activation});
+    if (statistics.activation)
+      ops.sum_squares(pass.ctx, {.x = x, .weight = statistics.weight, .out = statistics.activation});
   if (statistics.mixer) ops.sum_squares(pass.ctx, {.x = s.mixed, .out = statistics.mixer});
   if (statistics.channel) ops.sum_squares(pass.ctx, {.x = out, .out = statistics.channel});
   saved_ = s;
@@ -48,7 +69,8 @@ Tensor Layer::forward(const Pass& pass, const Tensor& h, const Tensor& branch, c
 }
 
 /// Gradient of a branch's output: that of the residual stream, plus the activation loss's own.
-Tensor Layer::branch_gradient(const Pass& pass, const Tensor& dh, const Tensor& output, float activation_weight) const {
+Tensor Layer::branch_gradient(const Pass& pass, const Tensor& dh, const Tensor& output,
+                              float activation_weight) const {
   if (activation_weight == 0) return as_dtype(pass, dh, pass.act(), "branch gradient");
   Tensor dy = pass.scratch(pass.act(), {dh.rows(), dh.columns()}, "branch gradient");
   pass.ops().scale_copy(pass.ctx, {.x = dh, .y = dy});
@@ -62,16 +84,28 @@ void Layer::backward(const Pass& pass, const Tensor& dh, float activation_weight
   Tensor dx = pass.scratch(DType::f32, {dh.rows(), dh.columns()}, "branch input gradient");
 
   Tensor dout = branch_gradient(pass, dh, s.out, activation_weight);
-  if (moe) moe->backward(pass, s.y2, dout, dx);
-  else mlp->backward(pass, s.y2, dout, dx);
-  pass.ops().rms_norm_backward(pass.ctx, {.dy = dx, .h = s.h_mid, .weight = pass.parameters.master(norm2_), .rstd = s.rstd2,
-                                          .dh = dh, .dweight = pass.parameters.gradient(norm2_)});
+  if (moe)
+    moe->backward(pass, s.y2, dout, dx);
+  else
+    mlp->backward(pass, s.y2, dout, dx);
+  pass.ops().rms_norm_backward(pass.ctx, {.dy = dx,
+                                          .h = s.h_mid,
+                                          .weight = pass.parameters.master(norm2_),
+                                          .rstd = s.rstd2,
+                                          .dh = dh,
+                                          .dweight = pass.parameters.gradient(norm2_)});
 
   Tensor dmixed = branch_gradient(pass, dh, s.mixed, activation_weight);
-  if (attention) attention->backward(pass, s.y1, dmixed, dx);
-  else mamba->backward(pass, s.y1, dmixed, dx);
-  pass.ops().rms_norm_backward(pass.ctx, {.dy = dx, .h = s.h_in, .weight = pass.parameters.master(norm1_), .rstd = s.rstd1,
-                                          .dh = dh, .dweight = pass.parameters.gradient(norm1_)});
+  if (attention)
+    attention->backward(pass, s.y1, dmixed, dx);
+  else
+    mamba->backward(pass, s.y1, dmixed, dx);
+  pass.ops().rms_norm_backward(pass.ctx, {.dy = dx,
+                                          .h = s.h_in,
+                                          .weight = pass.parameters.master(norm1_),
+                                          .rstd = s.rstd1,
+                                          .dh = dh,
+                                          .dweight = pass.parameters.gradient(norm1_)});
 }
 
 }  // namespace jambalaya

@@ -51,7 +51,8 @@ void check_ranges(const ModelConfig& c, Findings& found) {
 
 void check_heads(const ModelConfig& c, Findings& found) {
   const int64_t heads = c.num_attention_heads, groups = c.num_key_value_heads;
-  const bool heads_known = !found.has("num_attention_heads"), sizes_known = heads_known && !found.has("hidden_size");
+  const bool heads_known = !found.has("num_attention_heads"),
+             sizes_known = heads_known && !found.has("hidden_size");
   if (sizes_known && c.hidden_size % heads != 0)
     found.add("num_attention_heads",
               cat(is("num_attention_heads", heads), " does not divide hidden_size = ", c.hidden_size,

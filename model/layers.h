@@ -1,5 +1,5 @@
-// The mixers and channel mixers of a layer. Each states its arithmetic once, forward and backward; which rank holds
-// what is the parameter table's business, how tensors move is that of the regions.
+// The mixers and channel mixers of a layer. Each states its arithmetic once, forward and backward; which rank
+// holds what is the parameter table's business, how tensors move is that of the regions.
 //
 // forward(pass, x, y): x [T, D] act (normed), y [T, D] act. Keeps in the saved arena what backward needs.
 // backward(pass, x, dy, dx): dy [T, D] act; dx [T, D] f32 or act, written; parameter gradients are added.
@@ -52,7 +52,8 @@ class Mamba {
   void scan(const Pass& pass, const Inner& inner, const LayerState* state) const;
   int64_t channels(const Pass& pass) const { return pass.parameters.master(d_).rows(); }
 
-  int in_, in_bias_, conv_, conv_bias_, x_, dt_norm_, b_norm_, c_norm_, dt_, dt_bias_, a_log_, d_, out_, out_bias_;
+  int in_, in_bias_, conv_, conv_bias_, x_, dt_norm_, b_norm_, c_norm_, dt_, dt_bias_, a_log_, d_, out_,
+      out_bias_;
   struct Saved {
     Tensor xz, p;
     Inner inner;
@@ -75,8 +76,8 @@ class DenseMlp {
 class Moe {
  public:
   Moe(const Parameters& parameters, int layer);
-  Tensor stats;   ///< f32 [2X + 1], written by the forward (see RouterForward)
-  Tensor dprob;   ///< optional f32 [X]: gradient of the balance loss, read by the backward
+  Tensor stats;  ///< f32 [2X + 1], written by the forward (see RouterForward)
+  Tensor dprob;  ///< optional f32 [X]: gradient of the balance loss, read by the backward
   float z_scale = 0;
   void forward(const Pass& pass, const Tensor& x, const Tensor& y);
   void backward(const Pass& pass, const Tensor& x, const Tensor& dy, const Tensor& dx);

@@ -11,7 +11,9 @@ void linear_input_gradient(const Pass& pass, int row, const Tensor& dy, const Te
 }
 
 void linear_weight_gradient(const Pass& pass, int row, const Tensor& dy, const Tensor& x) {
-  pass.ops().gemm(pass.ctx, {.a = dy, .b = x, .c = pass.parameters.gradient(row), .transpose_a = true, .accumulate = true});
+  pass.ops().gemm(
+      pass.ctx,
+      {.a = dy, .b = x, .c = pass.parameters.gradient(row), .transpose_a = true, .accumulate = true});
 }
 
 Tensor as_dtype(const Pass& pass, const Tensor& x, DType dtype, const char* tag) {

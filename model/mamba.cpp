@@ -50,17 +50,32 @@ void Mamba::convolve(const Pass& pass, const Inner& i, const LayerState* state) 
 }
 
 void Mamba::normalize(const Pass& pass, const Inner& i) const {
-  pass.ops().ssm_norms_forward(pass.ctx, {.p = saved_.p, .w_dt = master_of(pass, dt_norm_), .w_b = master_of(pass, b_norm_),
-                                          .w_c = master_of(pass, c_norm_), .eps = float(pass.config.rms_norm_eps),
-                                          .dt = i.dt, .b = i.b, .c = i.c, .rstd = i.rstd});
+  pass.ops().ssm_norms_forward(pass.ctx, {.p = saved_.p,
+                                          .w_dt = master_of(pass, dt_norm_),
+                                          .w_b = master_of(pass, b_norm_),
+                                          .w_c = master_of(pass, c_norm_),
+                                          .eps = float(pass.config.rms_norm_eps),
+                                          .dt = i.dt,
+                                          .b = i.b,
+                                          .c = i.c,
+                                          .rstd = i.rstd});
   linear(pass, dt_, i.dt, i.s);
 }
 
 void Mamba::scan(const Pass& pass, const Inner& i, const LayerState* state) const {
   const int64_t e = channels(pass);
-  ScanForward op{.u = i.u, .s = i.s, .z = saved_.xz.slice_columns(e, 2 * e), .b = i.b, .c = i.c,
-                 .a_log = pass.parameters.master(a_log_), .d = pass.parameters.master(d_), .dt_bias = pass.parameters.master(dt_bias_),
-                 .docs = pass.docs, .o = i.o, .states = i.states, .delta_range = delta_range};
+  ScanForward op{.u = i.u,
+                 .s = i.s,
+                 .z = saved_.xz.slice_columns(e, 2 * e),
+                 .b = i.b,
+                 .c = i.c,
+                 .a_log = pass.parameters.master(a_log_),
+                 .d = pass.parameters.master(d_),
+                 .dt_bias = pass.parameters.master(dt_bias_),
+                 .docs = pass.docs,
+                 .o = i.o,
+                 .states = i.states,
+                 .delta_range = delta_range};
   if (state) op.h0 = op.h_last = state->ssm;
   pass.ops().scan_forward(pass.ctx, op);
 }
@@ -107,29 +122,58 @@ void Mamba::backward(const Pass& pass, const Tensor& x_TD, const Tensor& dy_TD, 
   Tensor dxz = pass.scratch(pass.act(), {t, 2 * e}, "mamba dxz");
   Tensor du = pass.scratch(DType::f32, {t, e}, "mamba du"), ds = pass.scratch(pass.act(), {t, e}, "mamba ds");
   Tensor db = pass.scratch(DType::f32, {t, n}, "mamba dB"), dc = pass.scratch(DType::f32, {t, n}, "mamba dC");
-  ops.scan_backward(pass.ctx, {.d_out = do_, .u = i.u, .s = i.s, .z = z, .b = i.b, .c = i.c,
-                               .a_log = pass.parameters.master(a_log_), .d = pass.parameters.master(d_),
-                               .dt_bias = pass.parameters.master(dt_bias_), .docs = pass.docs, .states = i.states,
-                               .du = du, .ds = ds, .dz = dxz.slice_columns(e, 2 * e), .db = db, .dc = dc,
-                               .da_log = pass.parameters.gradient(a_log_), .dd = pass.parameters.gradient(d_),
+  ops.scan_backward(pass.ctx, {.d_out = do_,
+                               .u = i.u,
+                               .s = i.s,
+                               .z = z,
+                               .b = i.b,
+                               .c = i.c,
+                               .a_log = pass.parameters.master(a_log_),
+                               .d = pass.parameters.master(d_),
+                               .dt_bias = pass.parameters.master(dt_bias_),
+                               .docs = pass.docs,
+                               .states = i.states,
+                               .du = du,
+                               .ds = ds,
+                               .dz = dxz.slice_columns(e, 2 * e),
+                               .db = db,
+                               .dc = dc,
+                               .da_log = pass.parameters.gradient(a_log_),
+                               .dd = pass.parameters.gradient(d_),
                                .ddt_bias = pass.parameters.gradient(dt_bias_)});
 
-  Tensor ddt = pass.scratch(DType::f32, {t, r}, "mamba d dt"), dp = pass.scratch(DType::f32, {t, r + 2 * n}, "mamba dp");
+  Tensor ddt = pass.scratch(DType::f32, {t, r}, "mamba d dt"),
+         dp = pass.scratch(DType::f32, {t, r + 2 * n}, "mamba dp");
   linear_input_gradient(pass, dt_, ds, ddt);
   linear_weight_gradient(pass, dt_, ds, i.dt);
   // Partial over channels until here: whole before the norms, or the norms' own gradients would be wrong.
   pass.regions.sum_inner_backward(pass.ctx, ddt);
   pass.regions.sum_inner_backward(pass.ctx, db);
   pass.regions.sum_inner_backward(pass.ctx, dc);
-  ops.ssm_norms_backward(pass.ctx, {.ddt = ddt, .db = db, .dc = dc, .p = saved_.p, .w_dt = master_of(pass, dt_norm_),
-                                    .w_b = master_of(pass, b_norm_), .w_c = master_of(pass, c_norm_), .rstd = i.rstd, .dp = dp,
-                                    .dw_dt = gradient_of(pass, dt_norm_), .dw_b = gradient_of(pass, b_norm_), .dw_c = gradient_of(pass, c_norm_)});
+  ops.ssm_norms_backward(pass.ctx, {.ddt = ddt,
+                                    .db = db,
+                                    .dc = dc,
+                                    .p = saved_.p,
+                                    .w_dt = master_of(pass, dt_norm_),
+                                    .w_b = master_of(pass, b_norm_),
+                                    .w_c = master_of(pass, c_norm_),
+                                    .rstd = i.rstd,
+                                    .dp = dp,
+                                    .dw_dt = gradient_of(pass, dt_norm_),
+                                    .dw_b = gradient_of(pass, b_norm_),
+                                    .dw_c = gradient_of(pass, c_norm_)});
   Tensor dp_act = as_dtype(pass, dp, pass.act(), "mamba dp");
   linear_input_gradient(pass, x_, dp_act, du, true);  // u feeds both the scan and x_proj
   linear_weight_gradient(pass, x_, dp_act, i.u);
 
-  ops.conv_backward(pass.ctx, {.du = du, .x = x, .w = pass.parameters.master(conv_), .bias = master_of(pass, conv_bias_), .docs = pass.docs,
-                               .dx = dxz.slice_columns(0, e), .dw = pass.parameters.gradient(conv_), .dbias = gradient_of(pass, conv_bias_)});
+  ops.conv_backward(pass.ctx, {.du = du,
+                               .x = x,
+                               .w = pass.parameters.master(conv_),
+                               .bias = master_of(pass, conv_bias_),
+                               .docs = pass.docs,
+                               .dx = dxz.slice_columns(0, e),
+                               .dw = pass.parameters.gradient(conv_),
+                               .dbias = gradient_of(pass, conv_bias_)});
   if (in_bias_ >= 0) ops.bias_backward(pass.ctx, {dxz, pass.parameters.gradient(in_bias_)});
   linear_weight_gradient(pass, in_, dxz, x_TD);
   linear_input_gradient(pass, in_, dxz, dx_TD);

@@ -4,7 +4,8 @@
 namespace jambalaya {
 
 DenseMlp::DenseMlp(const Parameters& p, int layer)
-    : gate_up_(find_row(p, layer, "feed_forward.gate_up_proj.weight")), down_(find_row(p, layer, "feed_forward.down_proj.weight")) {}
+    : gate_up_(find_row(p, layer, "feed_forward.gate_up_proj.weight")),
+      down_(find_row(p, layer, "feed_forward.down_proj.weight")) {}
 
 void DenseMlp::forward(const Pass& pass, const Tensor& x_TD, const Tensor& y_TD) {
   const int64_t t = pass.tokens(), f = pass.parameters.compute(down_).columns();
@@ -22,7 +23,8 @@ void DenseMlp::backward(const Pass& pass, const Tensor& x_TD, const Tensor& dy_T
   const int64_t t = pass.tokens(), f = saved_.gate_up.columns() / 2;
   Tensor dy = pass.regions.leave_backward(pass.ctx, dy_TD);
   // The product SiLU(gate) * up is cheaper to compute again than to keep.
-  Tensor h = pass.scratch(pass.act(), {t, f}, "mlp hidden"), dh = pass.scratch(pass.act(), {t, f}, "mlp d hidden");
+  Tensor h = pass.scratch(pass.act(), {t, f}, "mlp hidden"),
+         dh = pass.scratch(pass.act(), {t, f}, "mlp d hidden");
   Tensor dgate_up = pass.scratch(pass.act(), {t, 2 * f}, "mlp d gate and up");
   pass.ops().swiglu_forward(pass.ctx, {saved_.gate_up, h});
   linear_weight_gradient(pass, down_, dy, h);

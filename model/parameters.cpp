@@ -27,7 +27,8 @@ Parameters::Parameters(const ModelConfig& config, Precision precision, bool with
   }
   parameter_arena_ = std::make_unique<Arena>("parameters", flat_size_ * 6 + (1 << 20));
   flat_master_ = parameter_arena_->tensor(DType::f32, {flat_size_}, "masters");
-  if (precision == Precision::bf16) flat_compute_ = parameter_arena_->tensor(DType::bf16, {flat_size_}, "compute copies");
+  if (precision == Precision::bf16)
+    flat_compute_ = parameter_arena_->tensor(DType::bf16, {flat_size_}, "compute copies");
   if (with_gradients) {
     gradient_arena_ = std::make_unique<Arena>("gradients", flat_size_ * 4 + (1 << 20));
     flat_gradient_ = gradient_arena_->tensor(DType::f32, {flat_size_}, "gradients");
@@ -46,7 +47,9 @@ bool Parameters::has(const std::string& name) const {
   return std::any_of(table_.begin(), table_.end(), [&](const ParameterRow& row) { return row.name == name; });
 }
 
-Tensor Parameters::master(int row) const { return shaped(flat_master_, offset(row), table_[size_t(row)].shape); }
+Tensor Parameters::master(int row) const {
+  return shaped(flat_master_, offset(row), table_[size_t(row)].shape);
+}
 Tensor Parameters::gradient(int row) const {
   JAMBALAYA_CHECK(flat_gradient_, "these parameters were made without gradients");
   return shaped(flat_gradient_, offset(row), table_[size_t(row)].shape);
@@ -63,7 +66,9 @@ void Parameters::initialize(uint64_t seed, ThreadPool* pool) {
   constexpr int64_t kChunk = 1 << 16;
   for (size_t i = 0; i < table_.size(); i++) {
     float* out = master(int(i)).ptr<float>();
-    auto part = [&](int64_t begin, int64_t end) { initial_values(config_, table_[i], seed, begin, end, out + begin); };
+    auto part = [&](int64_t begin, int64_t end) {
+      initial_values(config_, table_[i], seed, begin, end, out + begin);
+    };
     int64_t n = table_[i].numel();
     if (pool)
       pool->run_range(n, kChunk, part);
@@ -77,10 +82,11 @@ void Parameters::refresh_compute(Context& ctx) {
 }
 
 void Parameters::zero_gradients(Context& ctx) {
-  if (flat_gradient_) ctx.pool->run_range(flat_size_, 1 << 18, [&](int64_t begin, int64_t end) {
-    float* g = flat_gradient_.ptr<float>();
-    std::fill(g + begin, g + end, 0.0f);
-  });
+  if (flat_gradient_)
+    ctx.pool->run_range(flat_size_, 1 << 18, [&](int64_t begin, int64_t end) {
+      float* g = flat_gradient_.ptr<float>();
+      std::fill(g + begin, g + end, 0.0f);
+    });
 }
 
 }  // namespace jambalaya

@@ -1,5 +1,5 @@
-// The parameter table: one row per tensor. Checkpoint, export, optimizer, norm, sharding and the planner all read
-// this table; no rule about a tensor lives anywhere else.
+// The parameter table: one row per tensor. Checkpoint, export, optimizer, norm, sharding and the planner all
+// read this table; no rule about a tensor lives anywhere else.
 #pragma once
 #include <functional>
 #include <memory>
@@ -15,11 +15,13 @@ namespace jambalaya {
 /// How a tensor is cut over one axis of the mesh: dimension `dim`, as `blocks` equal parts that are each cut
 /// separately (in_proj is [x; z]: 2 blocks). dim < 0: a copy on every rank.
 struct Placement {
-  int tensor_dim = -1;    ///< cut over tensor ranks
+  int tensor_dim = -1;  ///< cut over tensor ranks
   int blocks = 1;
-  bool expert = false;    ///< dimension 0 is the expert, cut over expert ranks; gradient summed over expert-data ranks
-  bool sequence_sum = false;  ///< acts on tokens split by sequence parallelism: gradient also summed over tensor ranks
-  bool kv_heads = false;      ///< rows are key/value heads: copied when there are fewer heads than tensor ranks
+  bool expert =
+      false;  ///< dimension 0 is the expert, cut over expert ranks; gradient summed over expert-data ranks
+  bool sequence_sum =
+      false;  ///< acts on tokens split by sequence parallelism: gradient also summed over tensor ranks
+  bool kv_heads = false;  ///< rows are key/value heads: copied when there are fewer heads than tensor ranks
 };
 
 enum class Init : uint8_t { normal, normal_scaled, zeros, ones, a_log, dt_weight, dt_bias, conv };
@@ -28,11 +30,12 @@ struct ParameterRow {
   std::string name;            ///< "layers.3.mamba.in_proj.weight"
   std::vector<int64_t> shape;  ///< global
   Placement placement;
-  bool decay = false;          ///< weight decay: projections, router, experts, head; nothing else
-  bool compute_copy = false;   ///< a matrix that the model reads in the compute precision; others are read in fp32
+  bool decay = false;  ///< weight decay: projections, router, experts, head; nothing else
+  bool compute_copy =
+      false;  ///< a matrix that the model reads in the compute precision; others are read in fp32
   Init init = Init::normal;
-  int64_t fan_in = 1;          ///< for the uniform starts
-  int layer = -1;              ///< -1: embedding, num_hidden_layers: final norm and head
+  int64_t fan_in = 1;  ///< for the uniform starts
+  int layer = -1;      ///< -1: embedding, num_hidden_layers: final norm and head
   int64_t numel() const;
 };
 
@@ -87,7 +90,9 @@ class Parameters {
   Tensor flat_master_, flat_gradient_, flat_compute_;
 };
 
-/// Values of elements [begin, end) (global flat index) of a row's start. Layout-free: any rank may ask for any part.
-void initial_values(const ModelConfig& config, const ParameterRow& row, uint64_t seed, int64_t begin, int64_t end, float* out);
+/// Values of elements [begin, end) (global flat index) of a row's start. Layout-free: any rank may ask for
+/// any part.
+void initial_values(const ModelConfig& config, const ParameterRow& row, uint64_t seed, int64_t begin,
+                    int64_t end, float* out);
 
 }  // namespace jambalaya

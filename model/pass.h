@@ -12,16 +12,20 @@ struct Pass {
   const ModelConfig& config;
   Parameters& parameters;
   Regions& regions;
-  Arena& saved;      ///< activations for the backward, last in, first out
+  Arena& saved;  ///< activations for the backward, last in, first out
   Documents docs;
-  bool training;     ///< keep what the backward needs
+  bool training;  ///< keep what the backward needs
   int64_t tokens() const { return docs.tokens; }
   /// dtype of activations and of the operands of matrix products.
   DType act() const { return parameters.precision() == Precision::bf16 ? DType::bf16 : DType::f32; }
   DType residual() const { return config.residual_fp32 ? DType::f32 : act(); }
   Ops& ops() const { return *ctx.ops; }
-  Tensor scratch(DType dtype, std::initializer_list<int64_t> shape, const char* tag) const { return ctx.scratch->tensor(dtype, shape, tag); }
-  Tensor keep(DType dtype, std::initializer_list<int64_t> shape, const char* tag) const { return saved.tensor(dtype, shape, tag); }
+  Tensor scratch(DType dtype, std::initializer_list<int64_t> shape, const char* tag) const {
+    return ctx.scratch->tensor(dtype, shape, tag);
+  }
+  Tensor keep(DType dtype, std::initializer_list<int64_t> shape, const char* tag) const {
+    return saved.tensor(dtype, shape, tag);
+  }
 };
 
 // ---- products with a weight row ------------------------------------------------------------------------
@@ -29,7 +33,8 @@ struct Pass {
 /// y = x w^T, w [out, in] the compute copy of `row`.
 void linear(const Pass& pass, int row, const Tensor& x, const Tensor& y);
 /// dx (=, or += with accumulate) dy w.
-void linear_input_gradient(const Pass& pass, int row, const Tensor& dy, const Tensor& dx, bool accumulate = false);
+void linear_input_gradient(const Pass& pass, int row, const Tensor& dy, const Tensor& dx,
+                           bool accumulate = false);
 /// dw += dy^T x.
 void linear_weight_gradient(const Pass& pass, int row, const Tensor& dy, const Tensor& x);
 /// x itself where it has that dtype, else a copy in scratch (the caller holds an ArenaScope).

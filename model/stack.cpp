@@ -1,13 +1,20 @@
-// The stack of layers, forward and backward. Activations live in one last-in-first-out arena; with recompute = layer
-// only the residual stream that enters each layer stays, and the backward runs the layer forward once more.
+// The stack of layers, forward and backward. Activations live in one last-in-first-out arena; with recompute
+// = layer only the residual stream that enters each layer stays, and the backward runs the layer forward once
+// more.
 #include "model/stack.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace jambalaya {
 
 Jamba::Impl::Impl(Jamba& o, Parameters& p, Regions& r, int64_t saved_bytes)
-    : owner(o), parameters(p), regions(r), config(p.config()), saved("activations", saved_bytes), fixed("telemetry", 64 << 20) {
+    : owner(o),
+      parameters(p),
+      regions(r),
+      config(p.config()),
+      saved("activations", saved_bytes),
+      fixed("telemetry", 64 << 20) {
   int64_t expert_layers = 0;
   std::vector<LayerKind> kinds = layer_kinds(config);
   for (size_t i = 0; i < kinds.size(); i++) {
@@ -41,7 +48,7 @@ BranchStatistics Jamba::Impl::statistics_of(size_t layer, const Tensor& sums, do
   BranchStatistics s;
   if (sums && config.act_loss_alpha > 0) {
     s.activation = sums.slice_rows(kActivation, kActivation + 2);
-    s.weight = 1 / (micro_tokens * double(config.hidden_size));
+    s.weight = 1 / (std::max(micro_tokens, 1.0) * double(config.hidden_size));
   }
   if (owner.telemetry) {
     s.mixer = branch_sums.at(int64_t(layer)).at(0);
@@ -50,8 +57,8 @@ BranchStatistics Jamba::Impl::statistics_of(size_t layer, const Tensor& sums, do
   return s;
 }
 
-Jamba::Impl::Hidden Jamba::Impl::forward(const Pass& pass, const Tensor& ids, const Tensor& sums, double micro_tokens,
-                                         std::vector<LayerState>* states) {
+Jamba::Impl::Hidden Jamba::Impl::forward(const Pass& pass, const Tensor& ids, const Tensor& sums,
+                                         double micro_tokens, std::vector<LayerState>* states) {
   const int64_t t = pass.tokens(), d = config.hidden_size;
   const bool keep_layers = pass.training && owner.recompute != Recompute::layer;
   if (owner.telemetry) std::memset(branch_sums.data, 0, size_t(branch_sums.bytes()));
@@ -80,7 +87,8 @@ Jamba::Impl::Hidden Jamba::Impl::forward(const Pass& pass, const Tensor& ids, co
       // The sum is taken here, so that the stream that enters the layer outlives its other activations.
       kept_[i].h_in = pass.keep(pass.residual(), {t, d}, "residual stream");
       pass.ops().scale_copy(pass.ctx, {.x = at.h, .y = kept_[i].h_in});
-      if (at.branch) pass.ops().scale_copy(pass.ctx, {.x = at.branch, .y = kept_[i].h_in, .accumulate = true});
+      if (at.branch)
+        pass.ops().scale_copy(pass.ctx, {.x = at.branch, .y = kept_[i].h_in, .accumulate = true});
       mark = saved.mark();
       Pass light = pass;
       light.training = false;
@@ -99,34 +107,56 @@ Tensor Jamba::Impl::normalize(const Pass& pass, const Hidden& hidden, Tensor& h_
   h_sum = pass.keep(pass.residual(), {t, d}, "residual stream");
   rstd = pass.keep(DType::f32, {t}, "norm statistics");
   Tensor y = pass.keep(pass.act(), {t, d}, "norm output");
-  pass.ops().rms_norm_forward(pass.ctx, {.h = hidden.h, .branch = hidden.branch, .weight = parameters.master(final_norm),
-                                         .eps = float(config.rms_norm_eps), .h_out = h_sum, .y = y, .rstd = rstd});
+  pass.ops().rms_norm_forward(pass.ctx, {.h = hidden.h,
+                                         .branch = hidden.branch,
+                                         .weight = parameters.master(final_norm),
+                                         .eps = float(config.rms_norm_eps),
+                                         .h_out = h_sum,
+                                         .y = y,
+                                         .rstd = rstd});
   return y;
 }
 
 void Jamba::Impl::balance(const Pass& pass, double tokens, double micro, const Tensor& sums) {
-  if (!stats) return;
-  pass.ops().balance_loss(pass.ctx, {.stats = stats, .tokens = tokens, .per_layer = config.aux_mode != AuxMode::hf_global,
-                                     .factor = config.aux_mode == AuxMode::megablocks ? 1.0 / double(config.num_experts_per_tok) : 1.0,
-                                     .weight = config.router_aux_loss_coef * micro, .dprob = dprob, .sums = sums.slice_rows(kAux, kAux + 2)});
+  if (!stats || tokens == 0) return;  // the means over no tokens are nothing
+  pass.ops().balance_loss(
+      pass.ctx,
+      {.stats = stats,
+       .tokens = tokens,
+       .per_layer = config.aux_mode != AuxMode::hf_global,
+       .factor = config.aux_mode == AuxMode::megablocks ? 1.0 / double(config.num_experts_per_tok) : 1.0,
+       .weight = config.router_aux_loss_coef * micro,
+       .dprob = dprob,
+       .sums = sums.slice_rows(kAux, kAux + 2)});
   for (Layer& layer : layers)
-    if (layer.moe) layer.moe->z_scale = float(config.router_z_loss_coef * micro / (tokens * double(stats.rows())));
+    if (layer.moe)
+      layer.moe->z_scale = float(config.router_z_loss_coef * micro / (tokens * double(stats.rows())));
 }
 
 void Jamba::Impl::backward(const Pass& pass, const Tensor& ids, const Tensor& dh, const LossScale& scale) {
-  const float activation_weight = float(2 * config.act_loss_alpha * scale.micro / (scale.micro_tokens * double(config.hidden_size)));
+  const float activation_weight =
+      float(2 * config.act_loss_alpha * scale.micro / (scale.micro_tokens * double(config.hidden_size)));
   const int64_t t = pass.tokens(), d = config.hidden_size;
   for (size_t i = layers.size(); i-- > 0;) {
     Arena::Mark mark = saved.mark();
     if (owner.recompute == Recompute::layer) {
-      Tensor h = pass.keep(pass.residual(), {t, d}, "residual stream"), out = pass.keep(pass.act(), {t, d}, "channel mixer output");
+      Tensor h = pass.keep(pass.residual(), {t, d}, "residual stream"),
+             out = pass.keep(pass.act(), {t, d}, "channel mixer output");
+      // The statistics of the first forward are by now summed over the ranks: the second one must not replace
+      // them.
+      Moe* const moe = layers[i].moe.get();
+      const Tensor summed = moe ? moe->stats : Tensor{};
+      if (moe) moe->stats = pass.keep(DType::f32, {summed.numel()}, "router statistics");
       layers[i].forward(pass, kept_[i].h_in, {}, h, out, {});
+      if (moe) moe->stats = summed;
     }
     layers[i].backward(pass, dh, activation_weight);
     saved.release(mark);
     if (owner.on_gradients) owner.on_gradients(int(i));
   }
-  pass.ops().embedding_backward(pass.ctx, {.ids = ids, .dy = dh, .dtable = parameters.gradient(embedding), .skip_id = config.pad_token_id});
+  pass.ops().embedding_backward(
+      pass.ctx,
+      {.ids = ids, .dy = dh, .dtable = parameters.gradient(embedding), .skip_id = config.pad_token_id});
   if (owner.on_gradients) owner.on_gradients(-1);
 }
 

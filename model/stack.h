@@ -10,9 +10,9 @@ namespace jambalaya {
 
 /// Adds to a branch what depends on its output alone (Jamba-1.5's activation loss) and what is told about it.
 struct BranchStatistics {
-  Tensor activation;        ///< optional f64 [2]: sums of the activation loss
-  double weight = 0;        ///< 1 / (tokens of the global micro-batch * width)
-  Tensor mixer, channel;    ///< optional f64 [2]: sum of squares and largest magnitude (telemetry)
+  Tensor activation;      ///< optional f64 [2]: sums of the activation loss
+  double weight = 0;      ///< 1 / (tokens of the global micro-batch * width)
+  Tensor mixer, channel;  ///< optional f64 [2]: sum of squares and largest magnitude (telemetry)
 };
 
 class Layer {
@@ -24,17 +24,18 @@ class Layer {
   std::unique_ptr<DenseMlp> mlp;
   std::unique_ptr<Moe> moe;
 
-  /// h + branch -> (h_mid, out) with h_mid the residual stream after the mixer's sum and out [T, D] the channel mixer's
-  /// output, not yet added. `branch` is empty before the first layer. h_mid [T, D] is given by the caller.
-  /// Returns the residual stream that entered (h + branch), which the backward needs.
-  Tensor forward(const Pass& pass, const Tensor& h, const Tensor& branch, const Tensor& h_mid, const Tensor& out,
-                 const BranchStatistics& statistics, const LayerState* state = nullptr);
+  /// h + branch -> (h_mid, out) with h_mid the residual stream after the mixer's sum and out [T, D] the
+  /// channel mixer's output, not yet added. `branch` is empty before the first layer. h_mid [T, D] is given
+  /// by the caller. Returns the residual stream that entered (h + branch), which the backward needs.
+  Tensor forward(const Pass& pass, const Tensor& h, const Tensor& branch, const Tensor& h_mid,
+                 const Tensor& out, const BranchStatistics& statistics, const LayerState* state = nullptr);
   /// dh [T, D] f32: on entry the gradient of the residual stream after the layer, on return that before it.
   /// activation_weight: 2 alpha / (tokens * width), 0 without the activation loss.
   void backward(const Pass& pass, const Tensor& dh, float activation_weight);
 
  private:
-  Tensor branch_gradient(const Pass& pass, const Tensor& dh, const Tensor& output, float activation_weight) const;
+  Tensor branch_gradient(const Pass& pass, const Tensor& dh, const Tensor& output,
+                         float activation_weight) const;
 
   int norm1_, norm2_;
   struct Saved {
@@ -53,16 +54,17 @@ struct Jamba::Impl {
   std::vector<Layer> layers;
   int embedding, final_norm, head;  ///< table rows; head is the embedding when tied
   Arena saved, fixed;
-  Tensor stats, dprob;              ///< f32 [expert layers, 2X + 1], [expert layers, X]
-  Tensor delta_ranges;              ///< f32 [layers, 2]
-  Tensor branch_sums;               ///< f64 [layers, 2 (mixer, channel), 2]
+  Tensor stats, dprob;  ///< f32 [expert layers, 2X + 1], [expert layers, X]
+  Tensor delta_ranges;  ///< f32 [layers, 2]
+  Tensor branch_sums;   ///< f64 [layers, 2 (mixer, channel), 2]
 
   struct Hidden {
     Tensor h, branch;  ///< the final residual stream is h + branch
   };
   Pass make_pass(Context& ctx, const Documents& docs, bool training);
   /// Embedding and all layers. Tensors live in `saved`.
-  Hidden forward(const Pass& pass, const Tensor& ids, const Tensor& sums, double micro_tokens, std::vector<LayerState>* states = nullptr);
+  Hidden forward(const Pass& pass, const Tensor& ids, const Tensor& sums, double micro_tokens,
+                 std::vector<LayerState>* states = nullptr);
   /// Final norm of rows; h_sum receives h + branch.
   Tensor normalize(const Pass& pass, const Hidden& hidden, Tensor& h_sum, Tensor& rstd);
   void balance(const Pass& pass, double tokens, double micro, const Tensor& sums);

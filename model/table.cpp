@@ -1,5 +1,5 @@
-// The parameter table. Shapes: V vocabulary, D width, H/G query/key heads, C head size, E inner channels, N states,
-// R dt rank, W conv width, F feed-forward width, X experts. All matrices are [out, in].
+// The parameter table. Shapes: V vocabulary, D width, H/G query/key heads, C head size, E inner channels, N
+// states, R dt rank, W conv width, F feed-forward width, X experts. All matrices are [out, in].
 #include <utility>
 
 #include "model/parameters.h"
@@ -23,7 +23,8 @@ struct TableBuilder {
     return rows.back();
   }
   /// A matrix of a product: decays, and is read in the compute precision.
-  ParameterRow& matrix(const std::string& name, std::vector<int64_t> shape, int tensor_dim, Init init = Init::normal) {
+  ParameterRow& matrix(const std::string& name, std::vector<int64_t> shape, int tensor_dim,
+                       Init init = Init::normal) {
     ParameterRow& row = add(name, std::move(shape), init);
     row.decay = row.compute_copy = true;
     row.placement.tensor_dim = tensor_dim;
@@ -37,7 +38,9 @@ struct TableBuilder {
     return row;
   }
   /// Norms of the residual stream act on tokens that sequence parallelism splits.
-  void block_norm(const std::string& name, int64_t width) { add(name, {width}, Init::ones).placement.sequence_sum = true; }
+  void block_norm(const std::string& name, int64_t width) {
+    add(name, {width}, Init::ones).placement.sequence_sum = true;
+  }
 };
 
 void attention_rows(TableBuilder& t, const ModelConfig& m) {
@@ -55,9 +58,10 @@ void mamba_rows(TableBuilder& t, const ModelConfig& m) {
   t.channels("mamba.conv1d.weight", {e, w}, Init::conv).fan_in = w;
   if (m.mamba_conv_bias) t.channels("mamba.conv1d.bias", {e}, Init::conv).fan_in = w;
   t.matrix("mamba.x_proj.weight", {r + 2 * n, e}, 1);
-  // Inside the tensor-parallel part, on whole copied activations: unlike the block norms, not summed for sequence
-  // parallelism (docs/architecture.md).
-  if (m.inner_norms == InnerNorms::dt || m.inner_norms == InnerNorms::all) t.add("mamba.dt_layernorm.weight", {r}, Init::ones);
+  // Inside the tensor-parallel part, on whole copied activations: unlike the block norms, not summed for
+  // sequence parallelism (docs/architecture.md).
+  if (m.inner_norms == InnerNorms::dt || m.inner_norms == InnerNorms::all)
+    t.add("mamba.dt_layernorm.weight", {r}, Init::ones);
   if (m.inner_norms == InnerNorms::bc || m.inner_norms == InnerNorms::all) {
     t.add("mamba.b_layernorm.weight", {n}, Init::ones);
     t.add("mamba.c_layernorm.weight", {n}, Init::ones);
@@ -71,7 +75,8 @@ void mamba_rows(TableBuilder& t, const ModelConfig& m) {
 }
 
 void dense_rows(TableBuilder& t, const ModelConfig& m) {
-  t.matrix("feed_forward.gate_up_proj.weight", {2 * m.intermediate_size, m.hidden_size}, 0).placement.blocks = 2;
+  t.matrix("feed_forward.gate_up_proj.weight", {2 * m.intermediate_size, m.hidden_size}, 0).placement.blocks =
+      2;
   t.matrix("feed_forward.down_proj.weight", {m.hidden_size, m.intermediate_size}, 1, Init::normal_scaled);
 }
 
@@ -117,7 +122,8 @@ ParameterCount count_parameters(const ModelConfig& config) {
   ParameterCount count;
   for (const ParameterRow& row : parameter_table(config)) {
     count.total += row.numel();
-    count.active += row.placement.expert ? row.numel() / config.num_experts * config.num_experts_per_tok : row.numel();
+    count.active +=
+        row.placement.expert ? row.numel() / config.num_experts * config.num_experts_per_tok : row.numel();
     if (row.name == "embed_tokens.weight") count.embedding = row.numel();
   }
   return count;

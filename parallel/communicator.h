@@ -1,6 +1,6 @@
-// The collectives that the framework uses, behind one interface: MPI for host memory (communicator_mpi.cpp), one rank
-// without MPI (communicator_single.cpp), NCCL for device memory. Every rank of a group calls the same sequence;
-// calls are numbered, so that a hang can name the one that is stuck.
+// The collectives that the framework uses, behind one interface: MPI for host memory (communicator_mpi.cpp),
+// one rank without MPI (communicator_single.cpp), NCCL for device memory. Every rank of a group calls the
+// same sequence; calls are numbered, so that a hang can name the one that is stuck.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -20,14 +20,16 @@ class Communicator {
   virtual int size() const = 0;
   const std::string& name() const { return name_; }
 
-  /// In place, packed f32, f64, i32, i64 or u8 tensors. Sums are taken in rank order: the same bits every time.
+  /// In place, packed f32, f64, i32, i64 or u8 tensors. Sums are taken in rank order: the same bits every
+  /// time.
   virtual void all_reduce(Tensor x, Reduce op = Reduce::sum) = 0;
   /// out [size * n] <- in [n] of every rank, in rank order.
   virtual void all_gather(Tensor in, Tensor out) = 0;
   /// out [n] <- sum over ranks of in [size * n], this rank's part.
   virtual void reduce_scatter(Tensor in, Tensor out) = 0;
   /// Rows of `in` to each rank by `send_rows`, rows into `out` by `receive_rows` (counts per rank).
-  virtual void all_to_all(Tensor in, const std::vector<int64_t>& send_rows, Tensor out, const std::vector<int64_t>& receive_rows) = 0;
+  virtual void all_to_all(Tensor in, const std::vector<int64_t>& send_rows, Tensor out,
+                          const std::vector<int64_t>& receive_rows) = 0;
   virtual void broadcast(Tensor x, int root) = 0;
   virtual void barrier() = 0;
   /// Ranks of equal colour form a group, ordered by their rank here.

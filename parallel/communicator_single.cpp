@@ -15,7 +15,8 @@ class SingleCommunicator final : public Communicator {
   void all_reduce(Tensor, Reduce) override { calls_++; }
   void all_gather(Tensor in, Tensor out) override { copy(in, out); }
   void reduce_scatter(Tensor in, Tensor out) override { copy(in, out); }
-  void all_to_all(Tensor in, const std::vector<int64_t>& send, Tensor out, const std::vector<int64_t>& receive) override {
+  void all_to_all(Tensor in, const std::vector<int64_t>& send, Tensor out,
+                  const std::vector<int64_t>& receive) override {
     JAMBALAYA_CHECK(send.size() == 1 && receive == send);
     copy(in.slice_rows(0, send[0]), out.slice_rows(0, send[0]));
   }
@@ -35,7 +36,9 @@ class SingleCommunicator final : public Communicator {
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_single_communicator() { return std::make_unique<SingleCommunicator>("world"); }
+std::unique_ptr<Communicator> make_single_communicator() {
+  return std::make_unique<SingleCommunicator>("world");
+}
 
 void broadcast_string(Communicator& world, std::string& text, int root) {
   int64_t size = int64_t(text.size());
@@ -47,7 +50,9 @@ void broadcast_string(Communicator& world, std::string& text, int root) {
 #ifndef JAMBALAYA_HAVE_MPI
 std::unique_ptr<Communicator> make_world_communicator() {
   if (launched_by_mpi())
-    throw Error(Exit::layout, "started as several ranks, but this build has no MPI: configure with -DJAMBALAYA_MPI=ON, or start one rank without a launcher");
+    throw Error(Exit::layout,
+                "started as several ranks, but this build has no MPI: configure with -DJAMBALAYA_MPI=ON, or "
+                "start one rank without a launcher");
   return make_single_communicator();
 }
 void finish_world(int) {}

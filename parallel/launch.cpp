@@ -11,7 +11,8 @@ bool launched_by_mpi() {
     if (std::getenv(name)) return true;
   const char* tasks = std::getenv("SLURM_NTASKS");
   if (tasks && std::atoi(tasks) > 1 && std::getenv("SLURM_STEP_ID") && std::getenv("SLURM_PROCID"))
-    throw Error(Exit::layout, cat("srun started ", tasks, " tasks that know nothing of each other: use mpirun, or srun --mpi=pmix"));
+    throw Error(Exit::layout, cat("srun started ", tasks,
+                                  " tasks that know nothing of each other: use mpirun, or srun --mpi=pmix"));
   return false;
 }
 

@@ -56,8 +56,12 @@ void CommunicationQueue::work() {
   }
 }
 
-GradientReducer::GradientReducer(Communicator& data, Tensor gradients, std::vector<Range> groups, int64_t bucket_bytes)
-    : data_(data), gradients_(gradients), groups_(std::move(groups)), bucket_(std::max<int64_t>(bucket_bytes / 4, 1)) {
+GradientReducer::GradientReducer(Communicator& data, Tensor gradients, std::vector<Range> groups,
+                                 int64_t bucket_bytes)
+    : data_(data),
+      gradients_(gradients),
+      groups_(std::move(groups)),
+      bucket_(std::max<int64_t>(bucket_bytes / 4, 1)) {
   int64_t at = 0;
   for (const Range& r : groups_) {
     JAMBALAYA_CHECK(r.begin == at && r.end >= r.begin, "groups tile the gradients in order");
@@ -78,8 +82,8 @@ void GradientReducer::send(int64_t begin, int64_t end) {
 void GradientReducer::ready(int group) {
   final_[size_t(group)] = 1;
   if (data_.size() == 1) return;
-  // The run of final, unsent groups around this one. Every rank finishes groups in the same order, so that all send
-  // the same buckets in the same order.
+  // The run of final, unsent groups around this one. Every rank finishes groups in the same order, so that
+  // all send the same buckets in the same order.
   size_t first = size_t(group), last = size_t(group);
   while (first > 0 && final_[first - 1] && !sent_[first - 1]) first--;
   while (last + 1 < groups_.size() && final_[last + 1] && !sent_[last + 1]) last++;

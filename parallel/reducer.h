@@ -1,5 +1,5 @@
-// Sums gradients over data ranks in buckets while the backward goes on: one communication thread takes numbered
-// jobs in order; the step waits for it once, at the end.
+// Sums gradients over data ranks in buckets while the backward goes on: one communication thread takes
+// numbered jobs in order; the step waits for it once, at the end.
 #pragma once
 #include <condition_variable>
 #include <cstdint>
@@ -35,7 +35,8 @@ class CommunicationQueue {
 
 class GradientReducer {
  public:
-  /// Element ranges of `gradients` (flat f32) that become final together, one per group; they must tile it in order.
+  /// Element ranges of `gradients` (flat f32) that become final together, one per group; they must tile it in
+  /// order.
   struct Range {
     int64_t begin = 0, end = 0;
   };

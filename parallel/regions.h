@@ -1,5 +1,5 @@
-// How tensors move between ranks, as conjugate pairs: each region has a forward and the backward that mirrors it
-// (docs/architecture.md). The model calls them at the same places under every layout; on one tensor rank
+// How tensors move between ranks, as conjugate pairs: each region has a forward and the backward that mirrors
+// it (docs/architecture.md). The model calls them at the same places under every layout; on one tensor rank
 // they do nothing.
 #pragma once
 #include "kernels/context.h"
@@ -19,8 +19,8 @@ class Regions {
   /// Out of it (after a row-cut product): forward sums the partial y, backward keeps dy.
   Tensor leave(Context&, Tensor y) { return y; }
   Tensor leave_backward(Context&, Tensor dy) { return dy; }
-  /// Between x_proj and the norms inside Mamba: p [T, R+2N] f32 is summed before the norms, and dp before their
-  /// backward; without it every rank would train another architecture.
+  /// Between x_proj and the norms inside Mamba: p [T, R+2N] f32 is summed before the norms, and dp before
+  /// their backward; without it every rank would train another architecture.
   void sum_inner(Context&, Tensor /*p*/) {}
   void sum_inner_backward(Context&, Tensor /*d_normed*/) {}
 

@@ -256,7 +256,8 @@ Config load_config(const std::string& path, const std::vector<std::string>& over
   return loader.config();
 }
 
-Config parse_config(const std::string& yaml, const std::string& source_name, const std::vector<std::string>& overrides) {
+Config parse_config(const std::string& yaml, const std::string& source_name,
+                    const std::vector<std::string>& overrides) {
   ConfigLoader loader(true);
   loader.read_resolved(yaml, source_name);
   loader.read_overrides(overrides);

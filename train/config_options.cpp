@@ -29,7 +29,8 @@ void add_run_options(std::vector<Option>& t) {
       "run.threads", [](auto& c) -> auto& { return c.run.threads; }, 0, 4096,
       "Threads of each rank; 0: the machine's cores shared among its ranks."));
   t.push_back(choice(
-      "run.device", [](auto& c) -> auto& { return c.run.device; }, {"cpu", "auto"}, "Where the model is computed; auto: the best device that this build and machine have."));
+      "run.device", [](auto& c) -> auto& { return c.run.device; }, {"cpu", "auto"},
+      "Where the model is computed; auto: the best device that this build and machine have."));
 }
 
 std::string set_length_schedule(Config& c, const YamlNode& node) {

@@ -35,7 +35,9 @@ struct Run {
 int run(const std::vector<std::string>& arguments) {
   try {
     const CommandLine line = parse_command_line(arguments);
-    log_settings().level = line.global.quiet ? LogLevel::warning : line.global.verbose ? LogLevel::debug : LogLevel::info;
+    log_settings().level = line.global.quiet     ? LogLevel::warning
+                           : line.global.verbose ? LogLevel::debug
+                                                 : LogLevel::info;
     return std::visit(Run{}, line.command);
   } catch (const Error& e) {
     log_failure(e.what(), e.exit());
@@ -43,7 +45,8 @@ int run(const std::vector<std::string>& arguments) {
   } catch (const std::logic_error& e) {
     log_failure(cat("this is a bug: ", e.what()), Exit::failed);
   } catch (const std::bad_alloc&) {
-    log_failure("out of memory: take a smaller micro-batch, a shorter sequence or train.recompute=layer", Exit::failed);
+    log_failure("out of memory: take a smaller micro-batch, a shorter sequence or train.recompute=layer",
+                Exit::failed);
   } catch (const std::exception& e) {
     log_failure(e.what(), Exit::failed);
   }

@@ -7,12 +7,14 @@ namespace jambalaya {
 
 void CpuOps::balance_loss(Context&, const BalanceLoss& a) {
   const int64_t layers = a.stats.rows(), experts = (a.stats.columns() - 1) / 2;
-  JAMBALAYA_CHECK(a.stats.columns() == 2 * experts + 1 && a.dprob.rows() == layers && a.dprob.columns() == experts);
+  JAMBALAYA_CHECK(a.stats.columns() == 2 * experts + 1 && a.dprob.rows() == layers &&
+                  a.dprob.columns() == experts);
   JAMBALAYA_CHECK(a.tokens > 0, "tokens ", a.tokens);
   const float* stats = a.stats.ptr<float>();
   float* dprob = a.dprob.ptr<float>();
   double* sums = a.sums.ptr<double>();
-  // Over all layers together the means run over layers x tokens rows; per layer each layer is averaged by itself.
+  // Over all layers together the means run over layers x tokens rows; per layer each layer is averaged by
+  // itself.
   const double x = double(experts), l = double(layers), rows = a.per_layer ? a.tokens : a.tokens * l;
   std::vector<double> f(size_t(layers * experts)), p(size_t(layers * experts));
   for (int64_t i = 0; i < layers; i++)

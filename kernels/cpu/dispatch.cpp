@@ -12,17 +12,17 @@
 
 namespace jambalaya {
 
-#define JAMBALAYA_TABLES(ns)                        \
-  namespace ns {                                    \
-  extern const GemmKernels gemm_kernels;            \
-  extern const VocabKernels vocab_kernels;          \
-  extern const NormKernels norm_kernels;            \
-  extern const ConvKernels conv_kernels;            \
-  extern const ScanKernels scan_kernels;            \
-  extern const AttentionKernels attention_kernels;  \
-  extern const MoeKernels moe_kernels;              \
-  extern const PointwiseKernels pointwise_kernels;  \
-  extern const OptimizerKernels optimizer_kernels;  \
+#define JAMBALAYA_TABLES(ns)                       \
+  namespace ns {                                   \
+  extern const GemmKernels gemm_kernels;           \
+  extern const VocabKernels vocab_kernels;         \
+  extern const NormKernels norm_kernels;           \
+  extern const ConvKernels conv_kernels;           \
+  extern const ScanKernels scan_kernels;           \
+  extern const AttentionKernels attention_kernels; \
+  extern const MoeKernels moe_kernels;             \
+  extern const PointwiseKernels pointwise_kernels; \
+  extern const OptimizerKernels optimizer_kernels; \
   }
 JAMBALAYA_TABLES(isa_avx2)
 JAMBALAYA_TABLES(isa_avx512)
@@ -34,12 +34,13 @@ extern const GemmKernels gemm_kernels;
 
 namespace {
 
-#define JAMBALAYA_REST(ns)                                                                                   \
-  ns::vocab_kernels, ns::norm_kernels, ns::conv_kernels, ns::scan_kernels, ns::attention_kernels,            \
+#define JAMBALAYA_REST(ns)                                                                        \
+  ns::vocab_kernels, ns::norm_kernels, ns::conv_kernels, ns::scan_kernels, ns::attention_kernels, \
       ns::moe_kernels, ns::pointwise_kernels, ns::optimizer_kernels
 const VectorKernels kAvx2{"cpu (avx2)", isa_avx2::gemm_kernels, JAMBALAYA_REST(isa_avx2)};
 const VectorKernels kAvx512{"cpu (avx512)", isa_avx512::gemm_kernels, JAMBALAYA_REST(isa_avx512)};
-const VectorKernels kAvx512Bf16{"cpu (avx512-bf16)", isa_avx512bf16::gemm_kernels, JAMBALAYA_REST(isa_avx512bf16)};
+const VectorKernels kAvx512Bf16{"cpu (avx512-bf16)", isa_avx512bf16::gemm_kernels,
+                                JAMBALAYA_REST(isa_avx512bf16)};
 const VectorKernels kAmx{"cpu (amx)", isa_amx::gemm_kernels, JAMBALAYA_REST(isa_avx512bf16)};
 #undef JAMBALAYA_REST
 
@@ -76,8 +77,11 @@ const VectorKernels& choose(const std::string& isa) {
     if (isa.empty() ? c.have() : isa == c.name && c.have()) return c.kernels;
     if (c.have()) here += cat(" ", c.name);
   }
-  if (here.empty()) throw Error(Exit::usage, "this CPU has neither AVX2 nor AVX-512: Jambalaya's CPU backend needs AVX2 and FMA");
-  throw Error(Exit::usage, cat("instruction set '", isa, "' is not one that this CPU has; choose one of:", here));
+  if (here.empty())
+    throw Error(Exit::usage,
+                "this CPU has neither AVX2 nor AVX-512: Jambalaya's CPU backend needs AVX2 and FMA");
+  throw Error(Exit::usage,
+              cat("instruction set '", isa, "' is not one that this CPU has; choose one of:", here));
 }
 
 }  // namespace

@@ -69,7 +69,8 @@ void cut_packed(const GemmFormat& f, Product& p) {
   p.column_tiles = ceil_div(p.n, kTileColumns);
   const int64_t wanted = std::clamp<int64_t>(p.m * p.n / 1024 * p.k / (kTileWork / 1024), 1, kTilesWanted);
   auto even = [](int64_t n, int64_t parts, int64_t unit) { return round_up(ceil_div(n, parts), unit); };
-  // More column tiles pack A more often; but packing narrow pieces of a transposed A wastes its cache lines and pages.
+  // More column tiles pack A more often; but packing narrow pieces of a transposed A wastes its cache lines
+  // and pages.
   const int64_t fewest_rows = (p.transpose_a ? 16 : 8) * f.mr;
   while (p.tiles() < wanted) {
     if (even(p.m, p.row_tiles, f.mr) > fewest_rows)

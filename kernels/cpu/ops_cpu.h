@@ -1,6 +1,7 @@
-// The CPU backend's class. Its methods are defined in the rooms beside this file: gemm.cpp, vocab.cpp, norm.cpp,
-// conv.cpp, scan.cpp, attention.cpp, moe.cpp, pointwise.cpp, optimizer.cpp. Each checks shapes, cuts the work into
-// chunks by shape, and calls the vector kernels of this machine's instruction set (simd/kernels.h).
+// The CPU backend's class. Its methods are defined in the rooms beside this file: gemm.cpp, vocab.cpp,
+// norm.cpp, conv.cpp, scan.cpp, attention.cpp, moe.cpp, pointwise.cpp, optimizer.cpp. Each checks shapes,
+// cuts the work into chunks by shape, and calls the vector kernels of this machine's instruction set
+// (simd/kernels.h).
 #pragma once
 #include "kernels/cpu/simd/kernels.h"
 #include "kernels/ops.h"

@@ -19,7 +19,8 @@ class Golden : public testing::TestWithParam<const char*> {
   }
   static void expect_passed(const GoldenResult& result) {
     EXPECT_FALSE(result.measured.empty());
-    for (const Measured& m : result.measured) EXPECT_TRUE(m.passed()) << m.what << ": " << m.measure << " " << m.error << " > " << m.tolerance;
+    for (const Measured& m : result.measured)
+      EXPECT_TRUE(m.passed()) << m.what << ": " << m.measure << " " << m.error << " > " << m.tolerance;
   }
 };
 
@@ -31,12 +32,14 @@ TEST_P(Golden, recompute_and_threads_change_no_bit) {
   for (Recompute recompute : {Recompute::off, Recompute::mamba, Recompute::layer}) {
     GoldenResult other = compare(Precision::f32, recompute, 2);
     ASSERT_EQ(plain.measured.size(), other.measured.size());
-    for (size_t i = 0; i < plain.measured.size(); i++) EXPECT_EQ(plain.measured[i].error, other.measured[i].error) << plain.measured[i].what;
+    for (size_t i = 0; i < plain.measured.size(); i++)
+      EXPECT_EQ(plain.measured[i].error, other.measured[i].error) << plain.measured[i].what;
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(models, Golden,
-                         testing::Values("dense", "hybrid_moe", "idle_experts", "no_conv_bias", "odd_sizes", "one_token", "pure_attention", "pure_mamba", "tied_biased"));
+                         testing::Values("dense", "hybrid_moe", "idle_experts", "no_conv_bias", "odd_sizes",
+                                         "one_token", "pure_attention", "pure_mamba", "tied_biased"));
 
 }  // namespace
 }  // namespace jambalaya

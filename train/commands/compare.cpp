@@ -24,11 +24,13 @@ void print(const GoldenResult& result, const std::string& folder) {
       if (!worst || m.error > worst->error) worst = &m;
       continue;
     }
-    std::printf("%-60s %-12s %10.3e  (bound %.1e)  %s\n", m.what.c_str(), m.measure.c_str(), m.error, m.tolerance, m.passed() ? "ok" : "TOO FAR");
+    std::printf("%-60s %-12s %10.3e  (bound %.1e)  %s\n", m.what.c_str(), m.measure.c_str(), m.error,
+                m.tolerance, m.passed() ? "ok" : "TOO FAR");
   }
   if (worst)
-    std::printf("%-60s %-12s %10.3e  (bound %.1e)  ok, the worst of %lld: %s\n", "gradients", worst->measure.c_str(), worst->error, worst->tolerance,
-                static_cast<long long>(gradients), worst->what.c_str() + 9);
+    std::printf("%-60s %-12s %10.3e  (bound %.1e)  ok, the worst of %lld: %s\n", "gradients",
+                worst->measure.c_str(), worst->error, worst->tolerance, static_cast<long long>(gradients),
+                worst->what.c_str() + 9);
   std::printf("%s: %s\n", folder.c_str(), result.passed() ? "passed" : "FAILED");
 }
 
@@ -37,7 +39,11 @@ Json as_json(const GoldenResult& result, const std::string& folder) {
   Json all = Json::make_array();
   for (const Measured& m : result.measured) {
     Json one = Json::make_object();
-    one.set("what", m.what).set("measure", m.measure).set("error", json_number(m.error)).set("tolerance", json_number(m.tolerance)).set("passed", m.passed());
+    one.set("what", m.what)
+        .set("measure", m.measure)
+        .set("error", json_number(m.error))
+        .set("tolerance", json_number(m.tolerance))
+        .set("passed", m.passed());
     all.array.push_back(std::move(one));
   }
   answer.set("folder", folder).set("passed", result.passed()).set("measured", std::move(all));
@@ -55,10 +61,13 @@ int run_compare(const CompareOptions& o) {
   GoldenTolerances tolerances = GoldenTolerances::of(precision);
   if (o.tolerance > 0) tolerances = {o.tolerance, o.tolerance, o.tolerance, o.tolerance, o.tolerance};
   Runtime runtime(config.parallel, o.threads ? o.threads : config.run.threads, config.run.device);
-  GoldenResult result = compare_golden(runtime, o.folder, config.model, precision, config.train.recompute, tolerances);
+  GoldenResult result =
+      compare_golden(runtime, o.folder, config.model, precision, config.train.recompute, tolerances);
   if (runtime.lead()) {
-    if (o.json) std::puts(as_json(result, o.folder).text().c_str());
-    else print(result, o.folder);
+    if (o.json)
+      std::puts(as_json(result, o.folder).text().c_str());
+    else
+      print(result, o.folder);
   }
   // 17: a result failed its validation, the meaning Megatron-LM gives this code.
   return result.passed() ? 0 : 17;

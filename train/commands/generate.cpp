@@ -30,8 +30,13 @@ std::vector<int32_t> prompt_ids(const GenerateOptions& o, const LoadedModel& mod
 class Generation {
  public:
   Generation(const GenerateOptions& o, LoadedModel& model)
-      : options_(o), model_(model), vocab_(model.info.model.vocab_size), prompt_(prompt_ids(o, model)),
-        state_(model.info.model, model.precision, o.samples, int64_t(prompt_.size()) + o.max_tokens), logits_(size_t(o.samples * vocab_)), texts_(size_t(o.samples)) {}
+      : options_(o),
+        model_(model),
+        vocab_(model.info.model.vocab_size),
+        prompt_(prompt_ids(o, model)),
+        state_(model.info.model, model.precision, o.samples, int64_t(prompt_.size()) + o.max_tokens),
+        logits_(size_t(o.samples * vocab_)),
+        texts_(size_t(o.samples)) {}
 
   void run() {
     prefill();
@@ -64,13 +69,14 @@ class Generation {
     for (int64_t begin = 0; begin < n; begin += chunk) {
       std::vector<int32_t> ids;
       const int64_t length = std::min(chunk, n - begin);
-      for (size_t s = 0; s < texts_.size(); s++) ids.insert(ids.end(), prompt_.begin() + begin, prompt_.begin() + begin + length);
+      for (size_t s = 0; s < texts_.size(); s++)
+        ids.insert(ids.end(), prompt_.begin() + begin, prompt_.begin() + begin + length);
       extend(ids, std::vector<int64_t>(texts_.size(), length));
     }
   }
   void extend(std::vector<int32_t>& ids, const std::vector<int64_t>& lengths) {
-    model_.jamba->extend(model_.runtime->context(), state_, make_tensor(ids.data(), {int64_t(ids.size())}), lengths,
-                         make_tensor(logits_.data(), {state_.sequences(), vocab_}));
+    model_.jamba->extend(model_.runtime->context(), state_, make_tensor(ids.data(), {int64_t(ids.size())}),
+                         lengths, make_tensor(logits_.data(), {state_.sequences(), vocab_}));
   }
 
   const GenerateOptions& options_;
@@ -104,8 +110,12 @@ int run_generate(const GenerateOptions& o) {
   }
   if (o.json) {
     Json answer = Json::make_object();
-    answer.set("prompt", o.prompt).set("prompt_tokens", generation.prompt_tokens()).set("samples", std::move(samples));
-    answer.set("seconds", json_number(seconds)).set("kv_bytes", generation.state().kv_bytes()).set("recurrent_bytes", generation.state().recurrent_bytes());
+    answer.set("prompt", o.prompt)
+        .set("prompt_tokens", generation.prompt_tokens())
+        .set("samples", std::move(samples));
+    answer.set("seconds", json_number(seconds))
+        .set("kv_bytes", generation.state().kv_bytes())
+        .set("recurrent_bytes", generation.state().recurrent_bytes());
     std::puts(answer.text().c_str());
   } else {
     log_info(cat(tokens, " tokens in ", seconds, " s from ", model.info.path));

@@ -14,7 +14,9 @@ namespace {
 
 int thread_count(int asked) { return asked > 0 ? asked : int(allowed_cores().size()); }
 
-bool is_plain_text(const std::string& path) { return !path.ends_with(".jsonl") && !path.ends_with(".gz") && !path.ends_with(".zst"); }
+bool is_plain_text(const std::string& path) {
+  return !path.ends_with(".jsonl") && !path.ends_with(".gz") && !path.ends_with(".zst");
+}
 
 /// Told at every tenth of a phase.
 class Progress {
@@ -25,8 +27,11 @@ class Progress {
     if (merging == merging_ && tenth == tenth_) return;
     merging_ = merging;
     tenth_ = tenth;
-    if (merging) log_info(cat("merging: ", p.done, " of ", p.total, " ids from ", p.unique_words, " different words"));
-    else log_debug(cat("counting: ", p.done >> 20, " of ", p.total >> 20, " MiB, ", p.unique_words, " different words"));
+    if (merging)
+      log_info(cat("merging: ", p.done, " of ", p.total, " ids from ", p.unique_words, " different words"));
+    else
+      log_debug(cat("counting: ", p.done >> 20, " of ", p.total >> 20, " MiB, ", p.unique_words,
+                    " different words"));
   }
 
  private:
@@ -54,10 +59,14 @@ int run_tokenizer_train(const TokenizerTrainOptions& o) {
   Tokenizer tokenizer = Tokenizer::from_model(model);
   tokenizer.save(o.output);
   if (tokenizer.vocab_size() < o.vocab_size)
-    log_warning(cat("the text has only ", tokenizer.vocab_size(), " ids in it, ", o.vocab_size, " were asked for: give more text, or a smaller --vocab-size"));
+    log_warning(cat("the text has only ", tokenizer.vocab_size(), " ids in it, ", o.vocab_size,
+                    " were asked for: give more text, or a smaller --vocab-size"));
   if (o.json) {
     Json answer = Json::make_object();
-    answer.set("output", o.output).set("vocab_size", tokenizer.vocab_size()).set("unique_words", int64_t(trainer.unique_words())).set("fingerprint", tokenizer.fingerprint());
+    answer.set("output", o.output)
+        .set("vocab_size", tokenizer.vocab_size())
+        .set("unique_words", int64_t(trainer.unique_words()))
+        .set("fingerprint", tokenizer.fingerprint());
     std::puts(answer.text().c_str());
   } else {
     log_info(cat("wrote ", o.output, " with ", tokenizer.vocab_size(), " ids"));
@@ -68,12 +77,16 @@ int run_tokenizer_train(const TokenizerTrainOptions& o) {
 
 int run_tokenizer_encode(const TokenizerEncodeOptions& o) {
   Tokenizer tokenizer = Tokenizer::load(o.tokenizer);
-  if (!tokenizer.exact_split()) log_warning(cat(o.tokenizer, ": its split pattern is read by PCRE2, whose Unicode tables are older: ids may differ on new scripts"));
+  if (!tokenizer.exact_split())
+    log_warning(cat(o.tokenizer,
+                    ": its split pattern is read by PCRE2, whose Unicode tables are older: ids may differ on "
+                    "new scripts"));
   TextReader reader(o.file.empty() || o.file == "-" ? "/dev/stdin" : o.file, {});
   for (std::string text; reader.next(text);) {
     std::string line = o.json ? "[" : "";
     const char* between = "";
-    for (uint32_t id : tokenizer.encode(text, {.parse_special = true})) {  // special tokens count, as in Hugging Face
+    for (uint32_t id :
+         tokenizer.encode(text, {.parse_special = true})) {  // special tokens count, as in Hugging Face
       line += cat(between, id);
       between = o.json ? ", " : " ";
     }

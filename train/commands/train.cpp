@@ -10,7 +10,10 @@ namespace jambalaya {
 
 int run_train(const TrainOptions& o) {
   Config config = load_config(o.config, o.set);
-  if (config.data.folder.empty()) throw Error(Exit::usage, "data.folder is not set: encode text with 'jambalaya data encode' and name its --output folder");
+  if (config.data.folder.empty())
+    throw Error(
+        Exit::usage,
+        "data.folder is not set: encode text with 'jambalaya data encode' and name its --output folder");
   watch_signals();
   Runtime runtime(config.parallel, config.run.threads, config.run.device);
   Exit exit = Trainer(runtime, config, o.resume).run();

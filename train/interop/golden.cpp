@@ -22,7 +22,9 @@ struct Rows {
   double counted = 0, tokens = 0;            ///< of all rows
 
   /// ids, labels [rows, length]; the label of position t is compared with the logits of t - 1.
-  Rows(const std::vector<int64_t>& all_ids, const std::vector<int64_t>& labels, int64_t rows, int64_t width, int rank, int ranks) : length(width) {
+  Rows(const std::vector<int64_t>& all_ids, const std::vector<int64_t>& labels, int64_t rows, int64_t width,
+       int rank, int ranks)
+      : length(width) {
     first = rows * rank / ranks;
     count = rows * (rank + 1) / ranks - first;
     tokens = double(rows * width);
@@ -64,9 +66,17 @@ Tensor view_of(const Tensor& row, const HfTensor& hf) {
 
 class Comparison {
  public:
-  Comparison(Runtime& runtime, std::string folder, const ModelConfig& model, Precision precision, Recompute recompute, const GoldenTolerances& tolerances)
-      : runtime_(runtime), folder_(std::move(folder)), model_(model), precision_(precision), tolerances_(tolerances),
-        parameters_(model, precision, true), regions_(runtime.mesh()), jamba_(parameters_, regions_), names_(hf_tensors(model, parameters_.table())) {
+  Comparison(Runtime& runtime, std::string folder, const ModelConfig& model, Precision precision,
+             Recompute recompute, const GoldenTolerances& tolerances)
+      : runtime_(runtime),
+        folder_(std::move(folder)),
+        model_(model),
+        precision_(precision),
+        tolerances_(tolerances),
+        parameters_(model, precision, true),
+        regions_(runtime.mesh()),
+        jamba_(parameters_, regions_),
+        names_(hf_tensors(model, parameters_.table())) {
     jamba_.recompute = recompute;
     load();
   }
@@ -105,14 +115,17 @@ class Comparison {
   void compare_forward_and_backward() {
     SafeTensorsFile expected(folder_ + "/expected.safetensors");
     const SafeTensor& ids = need(expected, "input_ids");
-    if (ids.shape.size() != 2) throw Error(Exit::bad_input, cat(expected.path(), ": input_ids must be [rows, tokens]"));
-    Rows rows(expected.read_i64(ids), expected.read_i64(need(expected, "labels")), ids.shape[0], ids.shape[1], ranks().rank(), ranks().size());
+    if (ids.shape.size() != 2)
+      throw Error(Exit::bad_input, cat(expected.path(), ": input_ids must be [rows, tokens]"));
+    Rows rows(expected.read_i64(ids), expected.read_i64(need(expected, "labels")), ids.shape[0], ids.shape[1],
+              ranks().rank(), ranks().size());
     compare_logits(expected, rows);
     double sums[kLossSums];
     double loss = step(rows, sums);
     add("loss", "abs", std::abs(loss - expected.read_f64(need(expected, "loss")).at(0)), tolerances_.loss);
     if (expected.find("aux_loss"))
-      add("aux_loss", "abs", std::abs(sums[kAux] - expected.read_f64(need(expected, "aux_loss")).at(0)), tolerances_.aux);
+      add("aux_loss", "abs", std::abs(sums[kAux] - expected.read_f64(need(expected, "aux_loss")).at(0)),
+          tolerances_.aux);
     compare_gradients();
   }
 
@@ -120,7 +133,8 @@ class Comparison {
     const int64_t t = int64_t(rows.ids.size()), v = model_.vocab_size;
     std::vector<float> ours(size_t(t * v));
     double ignored[kLossSums] = {};
-    jamba_.evaluate(runtime_.context(), rows.batch(), make_tensor(ignored, {kLossSums}), {}, {}, make_tensor(ours.data(), {t, v}));
+    jamba_.evaluate(runtime_.context(), rows.batch(), make_tensor(ignored, {kLossSums}), {}, {},
+                    make_tensor(ours.data(), {t, v}));
     std::vector<double> theirs = expected.read_f64(need(expected, "logits"));
     double worst = 0;
     Error2 l2;
@@ -133,8 +147,10 @@ class Comparison {
     ranks().all_reduce(make_tensor(&worst, {1}), Reduce::max);
     ranks().all_reduce(make_tensor(&l2.difference, {1}));
     ranks().all_reduce(make_tensor(&l2.reference, {1}));
-    if (bf16()) add("logits", "relative L2", l2.relative(), tolerances_.logits);
-    else add("logits", "max abs", worst, tolerances_.logits);
+    if (bf16())
+      add("logits", "relative L2", l2.relative(), tolerances_.logits);
+    else
+      add("logits", "max abs", worst, tolerances_.logits);
   }
 
   void compare_gradients() {
@@ -142,13 +158,15 @@ class Comparison {
     for (const HfTensor& hf : names_) {
       Tensor ours = view_of(parameters_.gradient(hf.row), hf);
       std::vector<float> theirs = expected.read_f32(need(expected, hf.hf_name));
-      JAMBALAYA_CHECK(int64_t(theirs.size()) == ours.numel(), hf.hf_name, ": ", theirs.size(), " numbers for ", ours.describe());
+      JAMBALAYA_CHECK(int64_t(theirs.size()) == ours.numel(), hf.hf_name, ": ", theirs.size(),
+                      " numbers for ", ours.describe());
       Error2 l2;
       for (size_t i = 0; i < theirs.size(); i++) l2.add(double(ours.ptr<float>()[i]), double(theirs[i]));
       add("gradient " + hf.hf_name, "relative L2", l2.relative(), tolerances_.gradient);
     }
     if (expected.tensors().size() != names_.size())
-      throw Error(Exit::bad_input, cat(expected.path(), ": holds ", expected.tensors().size(), " gradients, the model has ", names_.size(), " tensors"));
+      throw Error(Exit::bad_input, cat(expected.path(), ": holds ", expected.tensors().size(),
+                                       " gradients, the model has ", names_.size(), " tensors"));
   }
 
   void follow_trajectory() {
@@ -160,8 +178,11 @@ class Comparison {
     std::vector<int64_t> ids = file.read_i64(batches);
     OptimizerSection settings{.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .clip = 1.0};
     Optimizer optimizer(parameters_, settings);
-    auto numbers = [&](const char* key) { return JsonReader(json, path, Exit::bad_input).at(key, Json::Kind::array).array; };
-    std::vector<Json> rates = numbers("learning_rates"), losses = numbers("losses"), norms = numbers("gradient_norms");
+    auto numbers = [&](const char* key) {
+      return JsonReader(json, path, Exit::bad_input).at(key, Json::Kind::array).array;
+    };
+    std::vector<Json> rates = numbers("learning_rates"), losses = numbers("losses"),
+                      norms = numbers("gradient_norms");
     double loss_error = 0, norm_error = 0;
     const int64_t steps = batches.shape.at(0), size = batches.shape.at(1) * batches.shape.at(2);
     for (int64_t s = 0; s < steps; s++) {
@@ -182,10 +203,12 @@ class Comparison {
     double worst = 0;
     for (const HfTensor& hf : names_) {
       const Json* theirs = expected.find(hf.hf_name);
-      if (!theirs) throw Error(Exit::bad_input, cat(folder_, "/trajectory.json: final_norms has no ", hf.hf_name));
+      if (!theirs)
+        throw Error(Exit::bad_input, cat(folder_, "/trajectory.json: final_norms has no ", hf.hf_name));
       Tensor ours = view_of(parameters_.master(hf.row), hf);
       double squares = 0;
-      for (int64_t i = 0; i < ours.numel(); i++) squares += double(ours.ptr<float>()[i]) * double(ours.ptr<float>()[i]);
+      for (int64_t i = 0; i < ours.numel(); i++)
+        squares += double(ours.ptr<float>()[i]) * double(ours.ptr<float>()[i]);
       worst = std::max(worst, std::abs(std::sqrt(squares) / theirs->number - 1));
     }
     add("trajectory final norms", "max relative", worst, bf16() ? 1e-2 : 1e-4);
@@ -206,17 +229,19 @@ class Comparison {
 }  // namespace
 
 bool GoldenResult::passed() const {
-  return !measured.empty() && std::all_of(measured.begin(), measured.end(), [](const Measured& m) { return m.passed(); });
+  return !measured.empty() &&
+         std::all_of(measured.begin(), measured.end(), [](const Measured& m) { return m.passed(); });
 }
 
 GoldenTolerances GoldenTolerances::of(Precision precision) {
   // bf16: the reference library in bf16 is itself 1.2 to 4.3 % away in its logits, with routing flips.
-  if (precision == Precision::bf16) return {.logits = 0.08, .loss = 2e-2, .aux = 5e-2, .gradient = 0.5, .trajectory = 5e-2};
+  if (precision == Precision::bf16)
+    return {.logits = 0.08, .loss = 2e-2, .aux = 5e-2, .gradient = 0.5, .trajectory = 5e-2};
   return {.logits = 5e-5, .loss = 1e-5, .aux = 1e-5, .gradient = 3e-4, .trajectory = 2e-4};
 }
 
-GoldenResult compare_golden(Runtime& runtime, const std::string& folder, const ModelConfig& model, Precision precision, Recompute recompute,
-                            const GoldenTolerances& tolerances) {
+GoldenResult compare_golden(Runtime& runtime, const std::string& folder, const ModelConfig& model,
+                            Precision precision, Recompute recompute, const GoldenTolerances& tolerances) {
   return Comparison(runtime, folder, model, precision, recompute, tolerances).run();
 }
 

@@ -1,5 +1,5 @@
-// A folder of recorded numbers (model, tokens, logits, loss, gradients as a reference implementation computes them)
-// run here: how far is each?
+// A folder of recorded numbers (model, tokens, logits, loss, gradients as a reference implementation computes
+// them) run here: how far is each?
 #pragma once
 #include <string>
 #include <vector>
@@ -10,8 +10,8 @@
 namespace jambalaya {
 
 struct Measured {
-  std::string what;      ///< "logits", "loss", "gradient model.layers.0.mamba.D", ...
-  std::string measure;   ///< "max abs" or "relative L2"
+  std::string what;     ///< "logits", "loss", "gradient model.layers.0.mamba.D", ...
+  std::string measure;  ///< "max abs" or "relative L2"
   double error = 0, tolerance = 0;
   bool passed() const { return error <= tolerance; }  // NaN never passes
 };
@@ -27,10 +27,10 @@ struct GoldenTolerances {
   static GoldenTolerances of(Precision precision);
 };
 
-/// Imports FOLDER's model, runs its tokens with rows as documents of one packed stream (shared among data ranks) and
-/// measures logits, loss (always with the balance loss), balance loss, every gradient and, where it is recorded, the
-/// course of a short training. Every rank returns the same.
-GoldenResult compare_golden(Runtime& runtime, const std::string& folder, const ModelConfig& model, Precision precision, Recompute recompute,
-                            const GoldenTolerances& tolerances);
+/// Imports FOLDER's model, runs its tokens with rows as documents of one packed stream (shared among data
+/// ranks) and measures logits, loss (always with the balance loss), balance loss, every gradient and, where
+/// it is recorded, the course of a short training. Every rank returns the same.
+GoldenResult compare_golden(Runtime& runtime, const std::string& folder, const ModelConfig& model,
+                            Precision precision, Recompute recompute, const GoldenTolerances& tolerances);
 
 }  // namespace jambalaya

@@ -24,7 +24,8 @@ std::string BadStepDetector::judge(double loss, double gradient_norm) {
     for (double v : window_) distance.push_back(std::abs(v - usual));
     double mad = median(distance), limit = usual + factor_ * mad;
     if (loss > limit)
-      return cat("the loss ", loss, " is above ", limit, " = median ", usual, " + ", factor_, " x MAD ", mad, " of the last ", window_.size(), " steps");
+      return cat("the loss ", loss, " is above ", limit, " = median ", usual, " + ", factor_, " x MAD ", mad,
+                 " of the last ", window_.size(), " steps");
   }
   window_.push_back(loss);
   if (window_.size() > kWindow) window_.erase(window_.begin());

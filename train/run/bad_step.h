@@ -1,4 +1,5 @@
-// Notices steps that would harm a run: a loss or gradient that is no number, or a loss far above the recent ones.
+// Notices steps that would harm a run: a loss or gradient that is no number, or a loss far above the recent
+// ones.
 #pragma once
 #include <cstdint>
 #include <string>

@@ -18,10 +18,13 @@ HeldOutScore evaluate_held_out(Runtime& runtime, Jamba& jamba, const HeldOut& te
     const int64_t t = int64_t(b.ids.size());
     if (t == 0) continue;  // evaluation has no collective inside a batch
     documents.assign(b.lengths);
-    jamba.evaluate(runtime.context(), {make_tensor(b.ids.data(), {t}), make_tensor(b.targets.data(), {t}), documents.view()}, make_tensor(sums, {kLossSums}));
+    jamba.evaluate(runtime.context(),
+                   {make_tensor(b.ids.data(), {t}), make_tensor(b.targets.data(), {t}), documents.view()},
+                   make_tensor(sums, {kLossSums}));
   }
   ranks.all_reduce(make_tensor(sums, {kLossSums}));
-  HeldOutScore score{.documents = text.documents(), .targets = text.targets(), .bytes = int64_t(text.bytes())};
+  HeldOutScore score{
+      .documents = text.documents(), .targets = text.targets(), .bytes = int64_t(text.bytes())};
   score.nats_per_token = sums[kNll] / double(text.targets());
   score.bits_per_byte = sums[kNll] / std::numbers::ln2 / double(text.bytes());
   return score;
@@ -39,17 +42,20 @@ std::vector<Question> read_questions(const std::string& path) {
     JsonReader reader(json, place, Exit::bad_input);
     Question q{.prompt = reader.string("prompt"), .answer = reader.integer("answer")};
     for (const Json& choice : reader.at("choices", Json::Kind::array).array) {
-      if (!choice.is(Json::Kind::string) || choice.string.empty()) reader.fail("choices", "must be a list of non-empty strings");
+      if (!choice.is(Json::Kind::string) || choice.string.empty())
+        reader.fail("choices", "must be a list of non-empty strings");
       q.choices.push_back(choice.string);
     }
-    if (q.answer < 0 || q.answer >= int64_t(q.choices.size())) reader.fail("answer", cat("must be the number of a choice, 0 to ", int64_t(q.choices.size()) - 1));
+    if (q.answer < 0 || q.answer >= int64_t(q.choices.size()))
+      reader.fail("answer", cat("must be the number of a choice, 0 to ", int64_t(q.choices.size()) - 1));
     questions.push_back(std::move(q));
   }
   if (questions.empty()) throw Error(Exit::bad_input, cat(path, ": holds no question"));
   return questions;
 }
 
-ChoiceScore score_questions(Context& ctx, Jamba& jamba, const Tokenizer& tokenizer, const std::vector<Question>& questions) {
+ChoiceScore score_questions(Context& ctx, Jamba& jamba, const Tokenizer& tokenizer,
+                            const std::vector<Question>& questions) {
   ChoiceScore score{.questions = int64_t(questions.size())};
   int64_t right = 0, right_normalized = 0;
   for (const Question& q : questions) {
@@ -72,7 +78,8 @@ ChoiceScore score_questions(Context& ctx, Jamba& jamba, const Tokenizer& tokeniz
     std::vector<float> nll(ids.size());
     double sums[kLossSums] = {};
     DocumentsBuffer documents(lengths);
-    jamba.evaluate(ctx, {make_tensor(ids.data(), {t}), make_tensor(targets.data(), {t}), documents.view()}, make_tensor(sums, {kLossSums}), make_tensor(nll.data(), {t}));
+    jamba.evaluate(ctx, {make_tensor(ids.data(), {t}), make_tensor(targets.data(), {t}), documents.view()},
+                   make_tensor(sums, {kLossSums}), make_tensor(nll.data(), {t}));
     std::vector<double> log_p, per_byte;
     size_t at = 0;
     for (size_t c = 0; c < q.choices.size(); c++) {

@@ -30,11 +30,12 @@ std::vector<Question> read_questions(const std::string& path);
 
 struct ChoiceScore {
   int64_t questions = 0;
-  double accuracy = 0;             ///< highest log-probability of the whole answer
-  double accuracy_normalized = 0;  ///< highest log-probability per byte of the answer
+  double accuracy = 0;                                 ///< highest log-probability of the whole answer
+  double accuracy_normalized = 0;                      ///< highest log-probability per byte of the answer
   std::vector<std::vector<double>> log_probabilities;  ///< per question and choice, nats
 };
 /// One rank. The answer's tokens are those by which encoding prompt + choice goes beyond encoding the prompt.
-ChoiceScore score_questions(Context& ctx, Jamba& jamba, const Tokenizer& tokenizer, const std::vector<Question>& questions);
+ChoiceScore score_questions(Context& ctx, Jamba& jamba, const Tokenizer& tokenizer,
+                            const std::vector<Question>& questions);
 
 }  // namespace jambalaya

@@ -12,7 +12,8 @@ Precision precision_of(const std::string& name) {
 }
 }  // namespace
 
-LoadedModel::LoadedModel(const std::string& path, const std::string& precision_name, const std::string& tokenizer_path, int threads)
+LoadedModel::LoadedModel(const std::string& path, const std::string& precision_name,
+                         const std::string& tokenizer_path, int threads)
     : info(resolve_checkpoint(path)), runtime(Runtime::single(threads)) {
   if (!info.state.config_yaml.empty()) {
     Config config = parse_config(info.state.config_yaml, info.path + " (its config)");
@@ -24,14 +25,19 @@ LoadedModel::LoadedModel(const std::string& path, const std::string& precision_n
   regions = std::make_unique<Regions>(runtime->mesh());
   jamba = std::make_unique<Jamba>(*parameters, *regions);
   load_tensors(runtime->context(), info, *parameters, nullptr);
-  if (!tokenizer_path.empty()) tokenizer = Tokenizer::load(tokenizer_path);
-  else if (!info.state.tokenizer_json.empty()) tokenizer = Tokenizer::from_json(info.state.tokenizer_json, info.path + " (its tokenizer)");
+  if (!tokenizer_path.empty())
+    tokenizer = Tokenizer::load(tokenizer_path);
+  else if (!info.state.tokenizer_json.empty())
+    tokenizer = Tokenizer::from_json(info.state.tokenizer_json, info.path + " (its tokenizer)");
   if (tokenizer && tokenizer->vocab_size() > info.model.vocab_size)
-    throw Error(Exit::usage, cat("the tokenizer has ", tokenizer->vocab_size(), " ids, the model's vocabulary ", info.model.vocab_size, ": give the model's own with --tokenizer"));
+    throw Error(Exit::usage,
+                cat("the tokenizer has ", tokenizer->vocab_size(), " ids, the model's vocabulary ",
+                    info.model.vocab_size, ": give the model's own with --tokenizer"));
 }
 
 const Tokenizer& LoadedModel::need_tokenizer() const {
-  if (!tokenizer) throw Error(Exit::usage, cat(info.path, " holds no tokenizer: give one with --tokenizer tokenizer.json"));
+  if (!tokenizer)
+    throw Error(Exit::usage, cat(info.path, " holds no tokenizer: give one with --tokenizer tokenizer.json"));
   return *tokenizer;
 }
 

@@ -15,7 +15,8 @@ namespace jambalaya {
 struct LoadedModel {
   /// `path`: a run folder, its checkpoints folder, or one checkpoint. precision "" means that of the run.
   /// tokenizer "": the one stored in the checkpoint, if any.
-  LoadedModel(const std::string& path, const std::string& precision, const std::string& tokenizer, int threads);
+  LoadedModel(const std::string& path, const std::string& precision, const std::string& tokenizer,
+              int threads);
 
   const Tokenizer& need_tokenizer() const;
 

@@ -6,7 +6,8 @@
 
 namespace jambalaya {
 
-Optimizer::Optimizer(Parameters& parameters, const OptimizerSection& settings) : parameters_(parameters), settings_(settings) {
+Optimizer::Optimizer(Parameters& parameters, const OptimizerSection& settings)
+    : parameters_(parameters), settings_(settings) {
   const int64_t n = parameters.flat_size();
   arena_ = std::make_unique<Arena>("optimizer", 8 * n + (1 << 20));
   m_ = arena_->tensor(DType::f32, {n}, "first moments");
@@ -16,10 +17,15 @@ Optimizer::Optimizer(Parameters& parameters, const OptimizerSection& settings) :
   const auto& table = parameters.table();
   for (size_t i = 0; i < table.size(); i++) {
     const ParameterRow& row = table[i];
-    double factor = row.name.ends_with(".A_log") ? settings.lr_a_log : row.name.ends_with(".D") ? settings.lr_d : 1.0;
-    Segment s{parameters.offset(int(i)), i + 1 < table.size() ? parameters.offset(int(i) + 1) : n, row.decay ? settings.weight_decay : 0.0, factor};
-    if (!segments_.empty() && segments_.back().decay == s.decay && segments_.back().lr_factor == s.lr_factor) segments_.back().end = s.end;
-    else segments_.push_back(s);
+    double factor = row.name.ends_with(".A_log") ? settings.lr_a_log
+                    : row.name.ends_with(".D")   ? settings.lr_d
+                                                 : 1.0;
+    Segment s{parameters.offset(int(i)), i + 1 < table.size() ? parameters.offset(int(i) + 1) : n,
+              row.decay ? settings.weight_decay : 0.0, factor};
+    if (!segments_.empty() && segments_.back().decay == s.decay && segments_.back().lr_factor == s.lr_factor)
+      segments_.back().end = s.end;
+    else
+      segments_.push_back(s);
   }
 }
 
@@ -47,12 +53,21 @@ void Optimizer::step(Context& ctx, double lr, double norm) {
   scale[0] = settings_.clip > 0 ? float(std::min(1.0, settings_.clip / (norm + 1e-6))) : 1.0f;
   scale[1] = 0;
   steps_++;
-  const Tensor param = parameters_.flat_master(), grad = parameters_.flat_gradient(), compute = parameters_.flat_compute();
+  const Tensor param = parameters_.flat_master(), grad = parameters_.flat_gradient(),
+               compute = parameters_.flat_compute();
   for (const Segment& s : segments_)
-    ctx.ops->adamw(ctx, {.param = param.slice_rows(s.begin, s.end), .m = m_.slice_rows(s.begin, s.end), .v = v_.slice_rows(s.begin, s.end),
-                         .grad = grad.slice_rows(s.begin, s.end), .compute = compute ? compute.slice_rows(s.begin, s.end) : Tensor{},
-                         .grad_scale = grad_scale_, .lr = float(lr * s.lr_factor), .beta1 = float(settings_.beta1), .beta2 = float(settings_.beta2),
-                         .eps = float(settings_.eps), .decay = float(s.decay), .step = steps_});
+    ctx.ops->adamw(ctx, {.param = param.slice_rows(s.begin, s.end),
+                         .m = m_.slice_rows(s.begin, s.end),
+                         .v = v_.slice_rows(s.begin, s.end),
+                         .grad = grad.slice_rows(s.begin, s.end),
+                         .compute = compute ? compute.slice_rows(s.begin, s.end) : Tensor{},
+                         .grad_scale = grad_scale_,
+                         .lr = float(lr * s.lr_factor),
+                         .beta1 = float(settings_.beta1),
+                         .beta2 = float(settings_.beta2),
+                         .eps = float(settings_.eps),
+                         .decay = float(s.decay),
+                         .step = steps_});
 }
 
 }  // namespace jambalaya

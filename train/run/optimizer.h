@@ -1,4 +1,5 @@
-// AdamW over the flat parameter buffers: one optimizer, one step counter, groups read from the parameter table.
+// AdamW over the flat parameter buffers: one optimizer, one step counter, groups read from the parameter
+// table.
 #pragma once
 #include <memory>
 #include <vector>

@@ -27,13 +27,16 @@ std::vector<Box> boxes_of(const Parameters& parameters, const Optimizer* optimiz
 
 }  // namespace
 
-std::vector<Box> boxes_to_write(const Parameters& parameters, const Optimizer* optimizer, int rank, int ranks) {
+std::vector<Box> boxes_to_write(const Parameters& parameters, const Optimizer* optimizer, int rank,
+                                int ranks) {
   return boxes_of(parameters, optimizer, rank, ranks);
 }
 
 void load_tensors(Context& ctx, const CheckpointInfo& info, Parameters& parameters, Optimizer* optimizer) {
   if (optimizer && info.weights_only)
-    throw Error(Exit::checkpoint, cat(info.path, " holds weights alone, no optimizer moments: start from it with train.init_from"));
+    throw Error(
+        Exit::checkpoint,
+        cat(info.path, " holds weights alone, no optimizer moments: start from it with train.init_from"));
   std::vector<Box> boxes = boxes_of(parameters, optimizer, 0, 1);
   read_boxes(info, boxes);
   parameters.refresh_compute(ctx);
@@ -45,7 +48,10 @@ void check_same_model(const CheckpointInfo& info, const ModelConfig& model) {
   while (std::getline(theirs, a) && std::getline(ours, b))
     if (a != b) difference += cat("\n  the checkpoint has '", a, "', the config '", b, "'");
   if (!difference.empty())
-    throw Error(Exit::usage, cat(info.path, " is of another model:", difference, "\nuse the checkpoint's own config (config.yaml in its run folder), or another run.folder"));
+    throw Error(
+        Exit::usage,
+        cat(info.path, " is of another model:", difference,
+            "\nuse the checkpoint's own config (config.yaml in its run folder), or another run.folder"));
 }
 
 }  // namespace jambalaya

@@ -47,7 +47,9 @@ Json layers_json(const std::vector<LayerTelemetry>& layers) {
   for (const LayerTelemetry& t : layers) {
     Json layer = Json::make_object();
     layer.set("mixer_max", json_number(t.mixer_max)).set("channel_max", json_number(t.channel_max));
-    if (t.delta_max > 0) layer.set("delta_min", json_number(double(t.delta_min))).set("delta_max", json_number(double(t.delta_max)));
+    if (t.delta_max > 0)
+      layer.set("delta_min", json_number(double(t.delta_min)))
+          .set("delta_max", json_number(double(t.delta_max)));
     if (!t.expert_load.empty()) {
       Json load = Json::make_array();
       for (float share : t.expert_load) load.array.push_back(json_number(double(share)));
@@ -61,11 +63,14 @@ Json layers_json(const std::vector<LayerTelemetry>& layers) {
 }  // namespace
 
 std::string StepReport::console_line() const {
-  std::string s = cat("step ", step, "/", steps, " | loss ", formatted("%.4f", loss), " | gnorm ", formatted("%.3f", gradient_norm), " | lr ", formatted("%.2e", lr),
-                      " | ", short_number(tokens_per_s), " tok/s | ", short_number(flops_per_s), "FLOP/s | mem ", formatted("%.2f", double(rss) / (1 << 30)), " GiB");
+  std::string s = cat("step ", step, "/", steps, " | loss ", formatted("%.4f", loss), " | gnorm ",
+                      formatted("%.3f", gradient_norm), " | lr ", formatted("%.2e", lr), " | ",
+                      short_number(tokens_per_s), " tok/s | ", short_number(flops_per_s), "FLOP/s | mem ",
+                      formatted("%.2f", double(rss) / (1 << 30)), " GiB");
   if (aux_loss != 0) s += cat(" | aux ", formatted("%.3f", aux_loss));
   if (double load = largest_load(layers); load > 0) s += cat(" load ", formatted("%.2f", load));
-  if (held_out_bits_per_byte) s += cat(" | held-out ", formatted("%.4f", *held_out_bits_per_byte), " bits/byte");
+  if (held_out_bits_per_byte)
+    s += cat(" | held-out ", formatted("%.4f", *held_out_bits_per_byte), " bits/byte");
   if (!bad.empty()) s += " | SKIPPED: " + bad;
   double per_step = step > 0 ? elapsed / double(step) : 0;
   return s + cat(" | eta ", clock((per_step > 0 ? per_step : seconds) * double(steps - step)));
@@ -73,7 +78,11 @@ std::string StepReport::console_line() const {
 
 Json StepReport::json() const {
   Json o = Json::make_object();
-  o.set("step", step).set("tokens", tokens).set("epoch", epoch).set("loss", json_number(loss)).set("aux_loss", json_number(aux_loss));
+  o.set("step", step)
+      .set("tokens", tokens)
+      .set("epoch", epoch)
+      .set("loss", json_number(loss))
+      .set("aux_loss", json_number(aux_loss));
   o.set("router_z", json_number(router_z)).set("activation_loss", json_number(activation));
   o.set("grad_norm", json_number(gradient_norm)).set("lr", json_number(lr));
   if (held_out_nats) o.set("held_out_nats_per_token", json_number(*held_out_nats));
@@ -84,8 +93,12 @@ Json StepReport::json() const {
   }
   if (!bad.empty()) o.set("skipped", bad);
   Json timing = Json::make_object();
-  timing.set("seconds", json_number(seconds)).set("tokens_per_s", json_number(tokens_per_s)).set("flops_per_s", json_number(flops_per_s));
-  timing.set("data_wait_s", json_number(data_wait)).set("reduce_wait_s", json_number(reduce_wait)).set("rss_bytes", rss);
+  timing.set("seconds", json_number(seconds))
+      .set("tokens_per_s", json_number(tokens_per_s))
+      .set("flops_per_s", json_number(flops_per_s));
+  timing.set("data_wait_s", json_number(data_wait))
+      .set("reduce_wait_s", json_number(reduce_wait))
+      .set("rss_bytes", rss);
   timing.set("activation_bytes", activation_bytes).set("scratch_bytes", scratch_bytes);
   o.set("timing", std::move(timing));
   return o;
@@ -96,7 +109,9 @@ MetricsFile::MetricsFile(const std::string& path, int64_t keep_bytes) : path_(pa
   if (fd_ < 0) throw Error(Exit::io, cat(path, ": cannot be opened for writing: ", std::strerror(errno)));
   off_t size = lseek(fd_, 0, SEEK_END);
   if (size < keep_bytes)
-    throw Error(Exit::checkpoint, cat(path, ": has ", int64_t(size), " bytes, the checkpoint was made with ", keep_bytes, "; put the file back, or start another run with train.branch_from"));
+    throw Error(Exit::checkpoint,
+                cat(path, ": has ", int64_t(size), " bytes, the checkpoint was made with ", keep_bytes,
+                    "; put the file back, or start another run with train.branch_from"));
   if (ftruncate(fd_, keep_bytes) != 0 || lseek(fd_, keep_bytes, SEEK_SET) < 0)
     throw Error(Exit::io, cat(path, ": cannot be cut back: ", std::strerror(errno)));
 }

@@ -13,7 +13,7 @@ struct StepReport {
   int64_t step = 0, steps = 0;  ///< steps done, of so many
   int64_t tokens = 0;           ///< consumed since the start
   int64_t epoch = 0;
-  double loss = 0;              ///< nats per counted token, without the terms below
+  double loss = 0;  ///< nats per counted token, without the terms below
   double aux_loss = 0, router_z = 0, activation = 0;
   double gradient_norm = 0, lr = 0;
   std::optional<double> held_out_nats, held_out_bits_per_byte;

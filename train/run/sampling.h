@@ -11,8 +11,9 @@ struct SamplingOptions {
   uint64_t seed = 1;
 };
 
-/// Draws from logits f32 [vocab]. The random number depends on (seed, sequence, position) alone: the same choice in
-/// any batch and on any rank.
-int32_t sample_token(const float* logits, int64_t vocab, const SamplingOptions& options, int64_t sequence, int64_t position);
+/// Draws from logits f32 [vocab]. The random number depends on (seed, sequence, position) alone: the same
+/// choice in any batch and on any rank.
+int32_t sample_token(const float* logits, int64_t vocab, const SamplingOptions& options, int64_t sequence,
+                     int64_t position);
 
 }  // namespace jambalaya

@@ -10,7 +10,8 @@ double learning_rate(const OptimizerSection& o, int64_t step, int64_t steps) {
   if (step < o.warmup_steps) return o.lr * double(step + 1) / double(o.warmup_steps);
   const double last = double(std::max<int64_t>(steps - 1, 1));
   switch (o.schedule) {
-    case Schedule::constant: return o.lr;
+    case Schedule::constant:
+      return o.lr;
     case Schedule::cosine: {
       // The peak is the last warm-up step, the final rate that of the last update.
       double from = double(std::max<int64_t>(o.warmup_steps - 1, 0));

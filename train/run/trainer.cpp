@@ -29,7 +29,9 @@ namespace jambalaya {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 /// Gradients of one table layer become final together.
 std::vector<GradientReducer::Range> gradient_groups(const Parameters& p) {
@@ -37,8 +39,10 @@ std::vector<GradientReducer::Range> gradient_groups(const Parameters& p) {
   const auto& table = p.table();
   for (size_t i = 0; i < table.size(); i++) {
     int64_t end = i + 1 < table.size() ? p.offset(int(i) + 1) : p.flat_size();
-    if (i == 0 || table[i].layer != table[i - 1].layer) groups.push_back({p.offset(int(i)), end});
-    else groups.back().end = end;
+    if (i == 0 || table[i].layer != table[i - 1].layer)
+      groups.push_back({p.offset(int(i)), end});
+    else
+      groups.back().end = end;
   }
   return groups;
 }
@@ -59,7 +63,10 @@ class FolderLock {
   explicit FolderLock(const std::string& folder) {
     fd_ = open((folder + "/.lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (fd_ < 0 || flock(fd_, LOCK_EX | LOCK_NB) != 0)
-      throw Error(Exit::usage, cat(folder, ": another job is writing to this run folder; wait for it, or set run.folder to another one"));
+      throw Error(
+          Exit::usage,
+          cat(folder,
+              ": another job is writing to this run folder; wait for it, or set run.folder to another one"));
   }
   ~FolderLock() { close(fd_); }
   FolderLock(const FolderLock&) = delete;
@@ -75,23 +82,38 @@ constexpr int kMostRewinds = 3;  // then the run stops: the data or the settings
 
 struct Trainer::Impl {
   Impl(Runtime& r, const Config& c, const std::string& resume)
-      : runtime(r), config(c), ctx(r.context()), ranks(r.mesh().data()), dataset(c.data.folder), parameters(c.model, c.train.precision, true),
-        regions(r.mesh()), jamba(parameters, regions), optimizer(parameters, c.optimizer),
+      : runtime(r),
+        config(c),
+        ctx(r.context()),
+        ranks(r.mesh().data()),
+        dataset(c.data.folder),
+        parameters(c.model, c.train.precision, true),
+        regions(r.mesh()),
+        jamba(parameters, regions),
+        optimizer(parameters, c.optimizer),
         reducer(ranks, parameters.flat_gradient(), gradient_groups(parameters), c.train.bucket_mb << 20),
-        loader(dataset.train(), loader_options(c, r.mesh())), detector(c.train.spike_factor) {
+        loader(dataset.train(), loader_options(c, r.mesh())),
+        detector(c.train.spike_factor) {
     if (dataset.manifest().vocab_size > c.model.vocab_size)
-      throw Error(Exit::usage, cat("data.folder = ", c.data.folder, " was encoded with ", dataset.manifest().vocab_size, " ids, model.vocab_size = ",
-                                   c.model.vocab_size, " has no rows for all of them: set model.vocab_size to at least ", dataset.manifest().vocab_size));
+      throw Error(Exit::usage,
+                  cat("data.folder = ", c.data.folder, " was encoded with ", dataset.manifest().vocab_size,
+                      " ids, model.vocab_size = ", c.model.vocab_size,
+                      " has no rows for all of them: set model.vocab_size to at least ",
+                      dataset.manifest().vocab_size));
     jamba.recompute = c.train.recompute;
     if (dataset.held_out().documents() > 0)
-      held_out.emplace(dataset.held_out(), c.data.sequence_length, c.data.micro_batch * ranks.size(), c.log.evaluate_tokens);
+      held_out.emplace(dataset.held_out(), c.data.sequence_length, c.data.micro_batch * ranks.size(),
+                       c.log.evaluate_tokens);
     else
-      log_warning(cat(c.data.folder, " has no held-out documents: bits per byte will not be measured (encode with --held-out 0.01)"));
+      log_warning(cat(
+          c.data.folder,
+          " has no held-out documents: bits per byte will not be measured (encode with --held-out 0.01)"));
     open_folder();
     begin(resume);
   }
 
-  // ---- start ------------------------------------------------------------------------------------------------
+  // ---- start
+  // ------------------------------------------------------------------------------------------------
 
   /// Rank 0 creates and locks the folder; a failure there must end all ranks, not leave the others waiting.
   void open_folder() {
@@ -114,10 +136,14 @@ struct Trainer::Impl {
   void begin(const std::string& resume) {
     std::optional<CheckpointInfo> from;
     std::string warnings;
-    if (resume == "auto") from = newest_checkpoint(checkpoints(), {}, &warnings);
-    else if (resume != "none") from = open_checkpoint(resume);
+    if (resume == "auto")
+      from = newest_checkpoint(checkpoints(), {}, &warnings);
+    else if (resume != "none")
+      from = open_checkpoint(resume);
     else if (std::filesystem::exists(checkpoints()) && !std::filesystem::is_empty(checkpoints()))
-      throw Error(Exit::usage, cat(config.run.folder, " holds the checkpoints of an earlier run: continue it with --resume auto, or set run.folder to another one"));
+      throw Error(Exit::usage, cat(config.run.folder,
+                                   " holds the checkpoints of an earlier run: continue it with --resume "
+                                   "auto, or set run.folder to another one"));
     if (!warnings.empty()) log_warning(warnings);
     if (from) {
       load(*from, true);
@@ -148,12 +174,15 @@ struct Trainer::Impl {
     TrainState stored = info.state;
     optimizer.set_steps(stored.optimizer_steps);
     detector.restore(stored.loss_window);
-    if (with_cursor) loader.restore(LoaderState::parse(stored.loader));
-    else stored.tokens = state.tokens;
+    if (with_cursor)
+      loader.restore(LoaderState::parse(stored.loader));
+    else
+      stored.tokens = state.tokens;
     state = stored;
   }
 
-  // ---- one step ----------------------------------------------------------------------------------------------
+  // ---- one step
+  // ----------------------------------------------------------------------------------------------
 
   struct Totals {
     double sums[kLossSums] = {};
@@ -170,7 +199,8 @@ struct Trainer::Impl {
     int64_t length = sequence_length_at(config.data, state.step);
     if (length == current_length) return;
     // Longer rows, fewer of them: the tokens of a step stay.
-    int64_t rows = std::max<int64_t>(config.data.micro_batch * ranks.size() * config.data.sequence_length / length, ranks.size());
+    int64_t rows = std::max<int64_t>(
+        config.data.micro_batch * ranks.size() * config.data.sequence_length / length, ranks.size());
     if (current_length || length != config.data.sequence_length) loader.set_shape(length, rows);
     current_length = length;
     current_rows = rows;
@@ -198,7 +228,8 @@ struct Trainer::Impl {
     totals.counted = agreed[0];
     if (agreed[1]) return true;  // before anything was changed; the batches are read again after a resume
 
-    const LossScale scale{1.0 / double(std::max<int64_t>(totals.counted, 1)), 1.0 / double(batches.size()), double(current_rows * current_length)};
+    const LossScale scale{1.0 / double(std::max<int64_t>(totals.counted, 1)), 1.0 / double(batches.size()),
+                          double(current_rows * current_length)};
     parameters.zero_gradients(ctx);
     Tensor sums = make_tensor(totals.sums, {kLossSums});
     jamba.on_gradients = nullptr;
@@ -210,7 +241,8 @@ struct Trainer::Impl {
         reducer.begin();
         jamba.on_gradients = [this](int layer) { reducer.ready(layer + 1); };
       }
-      jamba.train(ctx, {make_tensor(b.ids.data(), {t}), make_tensor(b.targets.data(), {t}), documents.view()}, scale, sums);
+      jamba.train(ctx, {make_tensor(b.ids.data(), {t}), make_tensor(b.targets.data(), {t}), documents.view()},
+                  scale, sums);
     }
     reducer.finish();
     report.reduce_wait = reducer.wait_seconds();
@@ -236,14 +268,17 @@ struct Trainer::Impl {
     report.held_out_bits_per_byte = score.bits_per_byte;
   }
 
-  // ---- the loop ----------------------------------------------------------------------------------------------
+  // ---- the loop
+  // ----------------------------------------------------------------------------------------------
 
   Exit run() {
     banner();
     run_start = Clock::now();
     first_step = state.step;
     while (state.step < config.train.steps) {
-      if (step()) return leave(stop_signal() ? "a signal asked for it" : "train.minutes have passed or another rank was asked to");
+      if (step())
+        return leave(stop_signal() ? "a signal asked for it"
+                                   : "train.minutes have passed or another rank was asked to");
     }
     if (last_saved != state.step) save();
     draw();
@@ -253,7 +288,8 @@ struct Trainer::Impl {
 
   /// Clocks and signals differ between ranks: one that wants to stop is enough (see forward_backward).
   bool wants_to_stop() const {
-    return stop_signal() != 0 || (config.train.minutes > 0 && seconds_since(run_start) > 60 * config.train.minutes);
+    return stop_signal() != 0 ||
+           (config.train.minutes > 0 && seconds_since(run_start) > 60 * config.train.minutes);
   }
 
   /// One update. True when the run was asked to stop instead.
@@ -262,7 +298,8 @@ struct Trainer::Impl {
     report.step = state.step + 1;
     report.steps = config.train.steps;
     report.lr = learning_rate(config.optimizer, state.step, config.train.steps);
-    const bool report_now = report.step % config.log.every == 0 || report.step == 1 || report.step == config.train.steps;
+    const bool report_now =
+        report.step % config.log.every == 0 || report.step == 1 || report.step == config.train.steps;
     jamba.telemetry = report_now;
     set_length();
     const LoaderState before = loader.state();
@@ -274,8 +311,10 @@ struct Trainer::Impl {
     }
     report.gradient_norm = optimizer.gradient_norm(ctx);
     report.bad = detector.judge(report.loss, report.gradient_norm);
-    if (report.bad.empty()) optimizer.step(ctx, report.lr, report.gradient_norm);
-    else if (handle_bad_step(report)) return false;
+    if (report.bad.empty())
+      optimizer.step(ctx, report.lr, report.gradient_norm);
+    else if (handle_bad_step(report))
+      return false;
     state.step++;
     state.tokens += totals.tokens;
     finish_report(report, totals, start, report_now);
@@ -287,14 +326,17 @@ struct Trainer::Impl {
   bool handle_bad_step(StepReport& report) {
     const std::string what = cat("step ", report.step, ": ", report.bad);
     if (config.train.bad_step == BadStep::stop)
-      throw Error(Exit::numerical, cat(what, "; stopped by train.bad_step = stop. Lower optimizer.lr, or set train.bad_step to skip or rewind"));
+      throw Error(Exit::numerical, cat(what,
+                                       "; stopped by train.bad_step = stop. Lower optimizer.lr, or set "
+                                       "train.bad_step to skip or rewind"));
     if (config.train.bad_step == BadStep::skip) {
       log_warning(what + ": update skipped");
       return false;
     }
     std::optional<CheckpointInfo> from = newest_checkpoint(checkpoints(), {}, nullptr);
     if (!from || ++rewinds > kMostRewinds)
-      throw Error(Exit::numerical, cat(what, from ? cat("; gave up after ", kMostRewinds, " rewinds") : "; there is no checkpoint to go back to"));
+      throw Error(Exit::numerical, cat(what, from ? cat("; gave up after ", kMostRewinds, " rewinds")
+                                                  : "; there is no checkpoint to go back to"));
     // The data cursor stays where it is: the batches that led here are not read again.
     load(*from, false);
     if (runtime.lead()) {
@@ -322,7 +364,8 @@ struct Trainer::Impl {
     if (report_now || report.held_out_nats || !report.bad.empty()) log_info(report.console_line());
   }
 
-  // ---- saving ------------------------------------------------------------------------------------------------
+  // ---- saving
+  // ------------------------------------------------------------------------------------------------
 
   void save() {
     Clock::time_point start = Clock::now();
@@ -333,7 +376,9 @@ struct Trainer::Impl {
     state.tokenizer_json = dataset.tokenizer_json();
     state.metrics_bytes = runtime.lead() ? metrics->bytes() : 0;
     ranks.broadcast(make_tensor(&state.metrics_bytes, {1}), 0);
-    std::string path = save_checkpoint(runtime.mesh().world(), checkpoints(), boxes_to_write(parameters, &optimizer, ranks.rank(), ranks.size()), state, config.model, false);
+    std::string path = save_checkpoint(runtime.mesh().world(), checkpoints(),
+                                       boxes_to_write(parameters, &optimizer, ranks.rank(), ranks.size()),
+                                       state, config.model, false);
     if (runtime.lead()) {
       prune_checkpoints(checkpoints(), config.checkpoint.keep_last, config.checkpoint.keep_every);
       draw();
@@ -344,23 +389,30 @@ struct Trainer::Impl {
 
   Exit leave(const std::string& why) {
     if (last_saved != state.step) save();
-    log_info(cat("stopped because ", why, "; checkpoint step ", state.step, " is saved: continue with --resume auto"));
+    log_info(cat("stopped because ", why, "; checkpoint step ", state.step,
+                 " is saved: continue with --resume auto"));
     log_warnings_box();
     return Exit::stopped_saved;
   }
 
   void draw() {
-    if (runtime.lead()) write_run_curves(config.run.folder, cat(std::filesystem::path(config.run.folder).filename().string(), ": ", notation_of(config.model)));
+    if (runtime.lead())
+      write_run_curves(config.run.folder, cat(std::filesystem::path(config.run.folder).filename().string(),
+                                              ": ", notation_of(config.model)));
   }
 
   void banner() {
     const ParameterCount n = count_parameters(config.model);
     const std::string notation = notation_of(config.model);
-    log_info(cat("model ", notation.empty() ? "with an irregular pattern" : notation, ": ", n.total, " parameters, ", n.active, " active a token, hidden ", config.model.hidden_size,
+    log_info(cat("model ", notation.empty() ? "with an irregular pattern" : notation, ": ", n.total,
+                 " parameters, ", n.active, " active a token, hidden ", config.model.hidden_size,
                  ", vocabulary ", config.model.vocab_size));
-    log_info(cat("ranks ", ranks.size(), " x ", runtime.threads(), " threads, ", ctx.ops->name(), ", ", config.train.precision == Precision::bf16 ? "bf16 with fp32 masters" : "fp32"));
-    log_info(cat("data ", dataset.train().totals().tokens, " training tokens, ", accumulation() * config.data.micro_batch * ranks.size(), " rows of ", config.data.sequence_length,
-                 " tokens a step, ", config.train.steps, " steps; run folder ", config.run.folder));
+    log_info(cat("ranks ", ranks.size(), " x ", runtime.threads(), " threads, ", ctx.ops->name(), ", ",
+                 config.train.precision == Precision::bf16 ? "bf16 with fp32 masters" : "fp32"));
+    log_info(cat("data ", dataset.train().totals().tokens, " training tokens, ",
+                 accumulation() * config.data.micro_batch * ranks.size(), " rows of ",
+                 config.data.sequence_length, " tokens a step, ", config.train.steps, " steps; run folder ",
+                 config.run.folder));
   }
 
   Runtime& runtime;
@@ -385,7 +437,8 @@ struct Trainer::Impl {
   int rewinds = 0;
 };
 
-Trainer::Trainer(Runtime& runtime, const Config& config, const std::string& resume) : impl_(std::make_unique<Impl>(runtime, config, resume)) {}
+Trainer::Trainer(Runtime& runtime, const Config& config, const std::string& resume)
+    : impl_(std::make_unique<Impl>(runtime, config, resume)) {}
 Trainer::~Trainer() = default;
 Exit Trainer::run() { return impl_->run(); }
 

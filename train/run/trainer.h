@@ -11,11 +11,12 @@ namespace jambalaya {
 
 class Trainer {
  public:
-  /// resume: "auto" (newest checkpoint of the run folder that verifies, else from the start), "none" (refuses a run
-  /// folder that has checkpoints) or the path of a checkpoint.
+  /// resume: "auto" (newest checkpoint of the run folder that verifies, else from the start), "none" (refuses
+  /// a run folder that has checkpoints) or the path of a checkpoint.
   Trainer(Runtime& runtime, const Config& config, const std::string& resume);
   ~Trainer();
-  /// Trains to the end. Exit::ok, or Exit::stopped_saved after a signal. Throws Error(numerical) by the bad-step policy.
+  /// Trains to the end. Exit::ok, or Exit::stopped_saved after a signal. Throws Error(numerical) by the
+  /// bad-step policy.
   Exit run();
 
  private:

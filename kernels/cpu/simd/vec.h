@@ -1,9 +1,10 @@
-// One vector type over AVX2 (8 floats) and AVX-512 (16 floats). Included only by *.simd.cpp files, which CMake
-// compiles once per instruction set into a namespace of its own (JAMBALAYA_NS).
+// One vector type over AVX2 (8 floats) and AVX-512 (16 floats). Included only by *.simd.cpp files, which
+// CMake compiles once per instruction set into a namespace of its own (JAMBALAYA_NS).
 //
-// Rule: a *.simd.cpp includes nothing but intrinsics, <cstdint> and headers without inline functions of external
-// linkage (no <vector>, <algorithm>, <cmath>): the linker keeps one copy of such a function, and it might keep the
-// one compiled for an instruction set that this machine lacks. That is why everything here has internal linkage.
+// Rule: a *.simd.cpp includes nothing but intrinsics, <cstdint> and headers without inline functions of
+// external linkage (no <vector>, <algorithm>, <cmath>): the linker keeps one copy of such a function, and it
+// might keep the one compiled for an instruction set that this machine lacks. That is why everything here has
+// internal linkage.
 #pragma once
 #include <immintrin.h>
 
@@ -24,8 +25,12 @@ JAMBALAYA_INLINE int64_t max_i(int64_t a, int64_t b) { return a > b ? a : b; }
 #if defined(__AVX512F__)
 // ---- AVX-512 -------------------------------------------------------------------------------------------
 constexpr int kLanes = 16;
-struct Vec { __m512 v; };
-struct Mask { __mmask16 m; };
+struct Vec {
+  __m512 v;
+};
+struct Mask {
+  __mmask16 m;
+};
 JAMBALAYA_INLINE Vec wrap(__m512 v) { return Vec{v}; }
 JAMBALAYA_INLINE Mask first(int64_t n) { return {__mmask16(n >= 16 ? 0xffff : (1u << n) - 1)}; }
 JAMBALAYA_INLINE Vec zero() { return {_mm512_setzero_ps()}; }
@@ -34,7 +39,9 @@ JAMBALAYA_INLINE Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
 JAMBALAYA_INLINE Vec load(const float* p, int64_t n) { return {_mm512_maskz_loadu_ps(first(n).m, p)}; }
 JAMBALAYA_INLINE void store(float* p, Vec x) { _mm512_storeu_ps(p, x.v); }
 JAMBALAYA_INLINE void store(float* p, Vec x, int64_t n) { _mm512_mask_storeu_ps(p, first(n).m, x.v); }
-JAMBALAYA_INLINE Vec widen(__m256i bits) { return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))}; }
+JAMBALAYA_INLINE Vec widen(__m256i bits) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))};
+}
 JAMBALAYA_INLINE __m256i narrow(Vec x) {
 #if defined(__AVX512BF16__)
   return (__m256i)_mm512_cvtneps_pbh(x.v);
@@ -43,7 +50,8 @@ JAMBALAYA_INLINE __m256i narrow(Vec x) {
   __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
   __m512i r = _mm512_srli_epi32(_mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
   __mmask16 nan = _mm512_cmp_ps_mask(x.v, x.v, _CMP_UNORD_Q);
-  return _mm512_cvtepi32_epi16(_mm512_mask_or_epi32(r, nan, _mm512_srli_epi32(u, 16), _mm512_set1_epi32(0x40)));
+  return _mm512_cvtepi32_epi16(
+      _mm512_mask_or_epi32(r, nan, _mm512_srli_epi32(u, 16), _mm512_set1_epi32(0x40)));
 #endif
 }
 JAMBALAYA_INLINE Vec load(const bf16* p) { return widen(_mm256_loadu_si256((const __m256i*)p)); }
@@ -68,7 +76,9 @@ JAMBALAYA_INLINE Vec round(Vec a) { return {_mm512_roundscale_ps(a.v, 0)}; }
 /// p 2^n for whole n, also where the result is subnormal or zero.
 JAMBALAYA_INLINE Vec scale2(Vec p, Vec n) { return {_mm512_scalef_ps(p.v, n.v)}; }
 /// Exponent e of positive normal x = m 2^e with m in [sqrt(1/2), sqrt(2)).
-JAMBALAYA_INLINE Vec exponent(Vec x) { return {_mm512_getexp_ps(_mm512_mul_ps(x.v, _mm512_set1_ps(1.41421356f)))}; }
+JAMBALAYA_INLINE Vec exponent(Vec x) {
+  return {_mm512_getexp_ps(_mm512_mul_ps(x.v, _mm512_set1_ps(1.41421356f)))};
+}
 JAMBALAYA_INLINE float sum(Vec a) {  // fixed tree order
   __m256 h = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
   __m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
@@ -80,8 +90,12 @@ JAMBALAYA_INLINE float maximum(Vec a) { return _mm512_reduce_max_ps(a.v); }
 #elif defined(__AVX2__)
 // ---- AVX2 + FMA ----------------------------------------------------------------------------------------
 constexpr int kLanes = 8;
-struct Vec { __m256 v; };
-struct Mask { __m256 m; };
+struct Vec {
+  __m256 v;
+};
+struct Mask {
+  __m256 m;
+};
 JAMBALAYA_INLINE Vec wrap(__m256 v) { return Vec{v}; }
 JAMBALAYA_INLINE __m256i first_bits(int64_t n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(int(n > 8 ? 8 : n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -93,7 +107,9 @@ JAMBALAYA_INLINE Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
 JAMBALAYA_INLINE Vec load(const float* p, int64_t n) { return {_mm256_maskload_ps(p, first_bits(n))}; }
 JAMBALAYA_INLINE void store(float* p, Vec x) { _mm256_storeu_ps(p, x.v); }
 JAMBALAYA_INLINE void store(float* p, Vec x, int64_t n) { _mm256_maskstore_ps(p, first_bits(n), x.v); }
-JAMBALAYA_INLINE Vec widen(__m128i bits) { return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16))}; }
+JAMBALAYA_INLINE Vec widen(__m128i bits) {
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16))};
+}
 JAMBALAYA_INLINE __m128i narrow(Vec x) {
   __m256i u = _mm256_castps_si256(x.v);
   __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
@@ -131,9 +147,12 @@ JAMBALAYA_INLINE Mask less(Vec a, Vec b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_
 JAMBALAYA_INLINE Mask is_nan(Vec a) { return {_mm256_cmp_ps(a.v, a.v, _CMP_UNORD_Q)}; }
 JAMBALAYA_INLINE bool any(Mask m) { return _mm256_movemask_ps(m.m) != 0; }
 JAMBALAYA_INLINE Vec select(Mask m, Vec yes, Vec no) { return {_mm256_blendv_ps(no.v, yes.v, m.m)}; }
-JAMBALAYA_INLINE Vec round(Vec a) { return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+JAMBALAYA_INLINE Vec round(Vec a) {
+  return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
 JAMBALAYA_INLINE Vec pow2(Vec n) {  // n whole, in [-126, 127]
-  return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127)), 23))};
+  return {_mm256_castsi256_ps(
+      _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127)), 23))};
 }
 JAMBALAYA_INLINE Vec scale2(Vec p, Vec n) {  // in two factors, so that n down to -252 underflows as it should
   n = min(max(n, set1(-252)), set1(254));
@@ -174,7 +193,8 @@ JAMBALAYA_INLINE Vec exp2_fast(Vec x) {
   Vec n = round(x);
   return scale2(exp2_reduced(x - n), n);
 }
-/// e^x, relative error about 1e-7 (degree 6, two-part reduction). Overflows to inf, underflows to 0; NaN stays NaN.
+/// e^x, relative error about 1e-7 (degree 6, two-part reduction). Overflows to inf, underflows to 0; NaN
+/// stays NaN.
 JAMBALAYA_INLINE Vec exp(Vec x) {
   Vec bounded = select(is_nan(x), x, min(max(x, set1(-110)), set1(90)));
   Vec n = round(bounded * set1(1.44269504f));
@@ -190,7 +210,8 @@ JAMBALAYA_INLINE Vec exp(Vec x) {
 }
 /// Natural logarithm of positive normal x, relative error about 1e-7 away from 1, absolute near it.
 JAMBALAYA_INLINE Vec log(Vec x) {
-  Vec e = exponent(x), m = scale2(x, zero() - e) - set1(1.0f);  // m in [-0.293, 0.415): where the polynomial holds
+  Vec e = exponent(x),
+      m = scale2(x, zero() - e) - set1(1.0f);  // m in [-0.293, 0.415): where the polynomial holds
   Vec p = set1(7.0376836292e-2f);
   p = fma(p, m, set1(-1.1514610310e-1f));
   p = fma(p, m, set1(1.1676998740e-1f));
@@ -207,7 +228,7 @@ JAMBALAYA_INLINE Vec log(Vec x) {
 JAMBALAYA_INLINE Vec sigmoid(Vec x) { return set1(1.0f) / (set1(1.0f) + exp(zero() - x)); }
 /// log(1 + e^x), x itself above 20 (the reference's threshold); relatively accurate for very negative x too.
 JAMBALAYA_INLINE Vec softplus(Vec x) {
-  Vec e = exp(min(set1(20.0f), x));  // in this order NaN stays NaN
+  Vec e = exp(min(set1(20.0f), x));              // in this order NaN stays NaN
   Vec u = e + set1(1.0f), low = u - set1(1.0f);  // Kahan: log1p(e) = log(u) e / (u - 1)
   Vec tiny = set1(1e-30f);
   Vec y = select(less(low, tiny), e, log(u) * (e / max(low, tiny)));

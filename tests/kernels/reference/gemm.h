@@ -7,7 +7,8 @@ namespace jambalaya::reference {
 
 /// start + op(a)[m, k] op(b)[k, n]; a, b and start packed row by row as they are stored.
 inline std::vector<double> gemm(const std::vector<double>& a, bool transpose_a, const std::vector<double>& b,
-                                bool transpose_b, std::vector<double> start, int64_t m, int64_t n, int64_t k) {
+                                bool transpose_b, std::vector<double> start, int64_t m, int64_t n,
+                                int64_t k) {
   for (int64_t i = 0; i < m; i++)
     for (int64_t j = 0; j < n; j++)
       for (int64_t p = 0; p < k; p++)

@@ -1,0 +1,148 @@
+// Gradients reduced in buckets while the backward goes on equal one sum over everything, bit for bit.
+#include "parallel/reducer.h"
+
+#include <atomic>
+#include <numeric>
+
+#include "kernels/philox.h"
+#include "parallel/mesh.h"
+#include "tests/support/ranks.h"
+
+namespace jambalaya {
+namespace {
+
+using test::world;
+
+std::vector<float> gradients_of(int rank, int64_t n) {
+  std::vector<float> g(size_t(n), 0.0f);
+  for (int64_t i = 0; i < n; i++)
+    g[size_t(i)] =
+        (uniform_at(hash_name(uint64_t(rank), "gradient"), uint64_t(i)) - 0.5f) * float(1 + i % 1000);
+  return g;
+}
+
+class Reducer : public testing::Test {
+ protected:
+  // Sizes as of a model's layers: some large, one empty, one of a single element.
+  const std::vector<int64_t> sizes{3000, 1, 5000, 0, 20000, 700, 64};
+  int64_t total() const { return std::accumulate(sizes.begin(), sizes.end(), int64_t(0)); }
+  std::vector<GradientReducer::Range> groups() const {
+    std::vector<GradientReducer::Range> r;
+    for (int64_t n : sizes) r.push_back({r.empty() ? 0 : r.back().end, (r.empty() ? 0 : r.back().end) + n});
+    return r;
+  }
+  std::vector<float> expected() const {
+    std::vector<float> sum = gradients_of(0, total());
+    for (int r = 1; r < world().size(); r++) {
+      const std::vector<float> more = gradients_of(r, total());
+      for (size_t i = 0; i < sum.size(); i++) sum[i] += more[i];
+    }
+    return sum;
+  }
+};
+
+TEST_F(Reducer, buckets_of_any_size_and_any_order_give_the_same_sums) {
+  std::unique_ptr<Communicator> data = world().split(0, "data");
+  const std::vector<float> want = expected();
+  const std::vector<std::vector<int>> orders{
+      {6, 5, 4, 3, 2, 1, 0}, {5, 4, 3, 2, 1, 0, 6}, {0, 2, 4, 6, 1, 3, 5}, {3}, {}};
+  for (int64_t bucket : {int64_t(4), int64_t(12000), int64_t(100000), int64_t(1) << 40})
+    for (const std::vector<int>& order : orders) {
+      std::vector<float> g = gradients_of(world().rank(), total());
+      GradientReducer reducer(*data, make_tensor(g.data(), {total()}), groups(), bucket);
+      reducer.begin();
+      for (int group : order) reducer.ready(group);
+      reducer.finish();  // sends groups that were never called ready, too
+      EXPECT_TRUE(g == want) << "bucket " << bucket << ", first of the order "
+                             << (order.empty() ? -1 : order[0]);
+    }
+}
+
+TEST_F(Reducer, serves_many_steps) {
+  std::unique_ptr<Communicator> data = world().split(0, "data");
+  std::vector<float> g(size_t(total()), 0.0f);
+  GradientReducer reducer(*data, make_tensor(g.data(), {total()}), groups(), 8000);
+  for (int step = 0; step < 3; step++) {
+    const std::vector<float> mine = gradients_of(world().rank(), total());
+    std::copy(mine.begin(), mine.end(), g.begin());
+    reducer.begin();
+    for (int group = 6; group >= 0; group--) reducer.ready(group);
+    reducer.finish();
+    EXPECT_TRUE(g == expected()) << step;
+  }
+}
+
+TEST_F(Reducer, neighbours_travel_together) {
+  std::unique_ptr<Communicator> data = world().split(0, "data");
+  auto calls = [&](int64_t bucket) {
+    std::vector<float> g = gradients_of(world().rank(), total());
+    GradientReducer reducer(*data, make_tensor(g.data(), {total()}), groups(), bucket);
+    const int64_t before = data->calls();
+    reducer.begin();
+    for (int group = 6; group >= 0; group--) reducer.ready(group);
+    reducer.finish();
+    return data->calls() - before;
+  };
+  const bool alone = world().size() == 1;
+  EXPECT_EQ(calls(int64_t(1) << 40), alone ? 0 : 1);
+  EXPECT_EQ(calls(4), alone ? 0 : 6);          // every group that has elements
+  EXPECT_EQ(calls(4 * 20000), alone ? 0 : 2);  // 64 + 700 + 20000 fill one bucket, the rest goes at the end
+}
+
+TEST_F(Reducer, groups_must_tile_the_gradients) {
+  std::vector<float> g(10);
+  const Tensor x = make_tensor(g.data(), {10});
+  EXPECT_THROW(GradientReducer(world(), x, {{0, 4}, {5, 10}}, 1), std::exception);
+  EXPECT_THROW(GradientReducer(world(), x, {{0, 4}, {4, 9}}, 1), std::exception);
+}
+
+TEST(CommunicationQueue, runs_jobs_in_order_and_waits_for_all) {
+  CommunicationQueue queue;
+  std::vector<int> done;
+  for (int i = 0; i < 100; i++) queue.push([&done, i] { done.push_back(i); });
+  queue.drain();
+  ASSERT_EQ(done.size(), 100u);
+  EXPECT_TRUE(std::is_sorted(done.begin(), done.end()));
+  queue.drain();  // nothing to wait for
+}
+
+TEST(CommunicationQueue, first_error_is_thrown_once_and_drops_what_was_behind) {
+  CommunicationQueue queue;
+  std::atomic<bool> go{false};
+  int later = 0;
+  queue.push([&] {
+    while (!go) std::this_thread::yield();
+    throw Error(Exit::peer_lost, "gone");
+  });
+  queue.push([&] { later++; });
+  go = true;
+  EXPECT_THROW(queue.drain(), Error);
+  EXPECT_EQ(later, 0);
+  queue.push([&] { later++; });
+  queue.drain();
+  EXPECT_EQ(later, 1);
+}
+
+TEST(Mesh, refuses_layouts_that_do_not_fit_the_ranks) {
+  const int ranks = world().size();
+  auto make = [](Layout layout) {
+    Mesh mesh(world().split(0, "mesh"), layout);
+    return mesh.data().size();
+  };
+  EXPECT_EQ(make({}), ranks);
+  EXPECT_EQ(make({.data = ranks}), ranks);
+  for (Layout layout : {Layout{.data = ranks + 1}, Layout{.tensor = 2}, Layout{.context = 2},
+                        Layout{.data = ranks, .expert = 2}})
+    try {
+      make(layout);
+      ADD_FAILURE() << "an impossible layout was taken";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.exit(), Exit::layout);
+      EXPECT_NE(std::string(e.what()).find(cat("data=", ranks)), std::string::npos) << e.what();
+    }
+}
+
+}  // namespace
+}  // namespace jambalaya
+
+int main(int argc, char** argv) { return jambalaya::test::run_ranks(argc, argv); }
