@@ -49,10 +49,9 @@ TEST_P(Documents_, no_leak_across_documents) {
       for (int64_t i = 0; i < batch.lengths[s]; i++, t++) {
         const bool same = other.nll[t] == scores.nll[t] &&
                           std::memcmp(&other.logits[t * 13], &scores.logits[t * 13], 13 * sizeof(float)) == 0;
-        if (s == changed)
-          moved |= !same;
-        else
-          EXPECT_TRUE(same) << "document " << s << ", token " << i << " sees document " << changed;
+        EXPECT_TRUE(same || s == changed)
+            << "document " << s << ", token " << i << " sees document " << changed;
+        moved |= !same;
       }
     EXPECT_TRUE(moved) << "document " << changed;
   }
@@ -74,8 +73,8 @@ TEST_P(Documents_, no_token_sees_its_future) {
 }
 
 INSTANTIATE_TEST_SUITE_P(precisions, Documents_, testing::Values(Precision::f32, Precision::bf16),
-                         [](const auto& info) {
-                           return std::string(info.param == Precision::f32 ? "f32" : "bf16");
+                         [](const auto& form) {
+                           return std::string(form.param == Precision::f32 ? "f32" : "bf16");
                          });
 
 TEST(Documents, gradients_of_one_do_not_reach_the_other) {
@@ -92,10 +91,8 @@ TEST(Documents, gradients_of_one_do_not_reach_the_other) {
   const std::vector<float> first = model.gradient("embed_tokens.weight");
   bool reached = false;
   for (int64_t i = 0; i < 13 * c.hidden_size; i++) {
-    if (i < 7 * c.hidden_size)
-      EXPECT_EQ(first[size_t(i)], 0.0f) << "row " << i / c.hidden_size;
-    else
-      reached |= first[size_t(i)] != 0;
+    EXPECT_TRUE(i >= 7 * c.hidden_size || first[size_t(i)] == 0) << "row " << i / c.hidden_size;
+    reached |= first[size_t(i)] != 0;
   }
   EXPECT_TRUE(reached);
 }

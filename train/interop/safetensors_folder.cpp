@@ -124,8 +124,9 @@ std::vector<std::string> write_safetensors_folder(const std::string& folder,
     files.emplace_back(name);
     for (const TensorSource& tensor : shards[i]) shard_of[tensor.name] = name;
   }
-  Json index = Json::make_object();
-  index.set("metadata", Json::make_object()).set("total_size", total);
+  Json index = Json::make_object(), metadata = Json::make_object();
+  metadata.set("total_size", total);
+  index.set("metadata", std::move(metadata));
   Json weight_map = Json::make_object();
   for (const auto& [name, file] : shard_of) weight_map.object.emplace_back(name, file);
   index.set("weight_map", std::move(weight_map));
