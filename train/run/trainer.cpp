@@ -328,7 +328,8 @@ struct Trainer::Impl {
     report.rss = resident_bytes();
     report.activation_bytes = jamba.saved_arena().high_water();
     report.scratch_bytes = runtime.scratch_high_water();
-    report.elapsed = seconds_since(run_start) / double(state.step - first_step) * double(state.step);
+    report.elapsed =
+        seconds_since(run_start) / double(std::max<int64_t>(state.step - first_step, 1)) * double(state.step);
     if (runtime.lead()) metrics->write(report.json());
     if (report_now || report.held_out_nats || !report.bad.empty()) log_info(report.console_line());
   }
