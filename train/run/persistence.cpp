@@ -58,6 +58,7 @@ void check_same_model(const CheckpointInfo& info, const ModelConfig& config) {
   model.max_position_embeddings = stored.max_position_embeddings;
   std::istringstream theirs(model_to_yaml(info.model)), ours(model_to_yaml(model));
   std::string difference, a, b;
+  // Both texts have every key of the model, one a line, in the same order.
   while (std::getline(theirs, a) && std::getline(ours, b))
     if (a != b) difference += cat("\n  the checkpoint has '", a, "', the config '", b, "'");
   if (!difference.empty())
