@@ -320,7 +320,7 @@ struct Trainer::Impl {
     report.bad = detector.judge(report.loss, report.gradient_norm);
     if (report.bad.empty())
       optimizer.step(ctx, report.lr, report.gradient_norm);
-    else if (handle_bad_step(report))
+    else if (handle_bad_step(report, totals.tokens))
       return false;
     state.step++;
     state.tokens += totals.tokens;
