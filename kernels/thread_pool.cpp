@@ -17,13 +17,6 @@ void relax() {
   __builtin_ia32_pause();
 #endif
 }
-
-void pin_to(int core) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  CPU_SET(size_t(core), &set);
-  sched_setaffinity(0, sizeof set, &set);  // a refusal costs speed, not correctness
-}
 }  // namespace
 
 std::vector<int> allowed_cores() {
@@ -37,10 +30,8 @@ std::vector<int> allowed_cores() {
   return cores;
 }
 
-ThreadPool::ThreadPool(int threads, bool pin, std::vector<int> cores) : cores_(std::move(cores)), pin_(pin) {
-  if (cores_.empty()) cores_ = allowed_cores();
-  if (pin_) pin_to(cores_[0]);
-  for (int i = 1; i < threads; i++) helpers_.emplace_back([this, i] { help(i); });
+ThreadPool::ThreadPool(int threads) {
+  for (int i = 1; i < threads; i++) helpers_.emplace_back([this] { help(); });
 }
 
 ThreadPool::~ThreadPool() {
@@ -66,8 +57,7 @@ void ThreadPool::claim(uint32_t job) {
   }
 }
 
-void ThreadPool::help(int index) {
-  if (pin_) pin_to(cores_[size_t(index) % cores_.size()]);
+void ThreadPool::help() {
   for (uint32_t seen = 0;;) {
     for (int s = 0; s < kSpins && job_.load() == seen; s++) relax();
     job_.wait(seen);
