@@ -29,7 +29,7 @@ class Process {
     std::ofstream(file) << to_yaml(config);
     std::string line = cat(
         "exec ", ranks > 1 ? cat(JAMBALAYA_MPIEXEC " -n ", ranks, " --oversubscribe --bind-to none ") : "",
-        JAMBALAYA_PROGRAM " train --config '", file, "' --resume ", resume, " > '", log_, "' 2>&1");
+        JAMBALAYA_PROGRAM " train '", file, "' --resume ", resume, " > '", log_, "' 2>&1");
     pid_ = fork();
     if (pid_ == 0) {
       setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 1);

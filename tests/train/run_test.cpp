@@ -88,8 +88,8 @@ TEST_F(Run, resume_is_bit_exact_with_lengths_that_change) {
 
 TEST_F(Run, learns) {
   Config c = config();
-  c.train.steps = 60;
-  c.checkpoint.every = 60;
+  c.train.steps = 100;
+  c.checkpoint.every = 100;
   ASSERT_EQ(train(c), Exit::ok);
   const std::vector<double> loss = losses(c.run.folder);
   EXPECT_NEAR(loss.front(), std::log(260.0), 0.5);
