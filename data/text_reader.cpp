@@ -170,7 +170,7 @@ bool TextReader::State::next_json_line(std::string& text) {
     if (field == object.end() || !field->is_string())
       throw Error(Exit::bad_input,
                   cat(path, ":", line, ": ", field == object.end() ? "no field" : "no string in field", " '",
-                      options.field, "'; name the field that holds the text (--field)"));
+                      options.field, "'; the text of a document is read from that field"));
     text = std::move(field->get_ref<std::string&>());
   }
   searched = std::min(end + 1, buffer.size());

@@ -51,12 +51,6 @@ Tensor Tensor::slice_columns(int64_t begin, int64_t end) const {
   return t;
 }
 
-Tensor Tensor::reshaped(std::initializer_list<int64_t> shape_new) const {
-  Tensor t = make_tensor(data, dtype, shape_new, device);
-  JAMBALAYA_CHECK(packed() && t.numel() == numel(), describe(), " seen as ", t.describe());
-  return t;
-}
-
 Tensor Tensor::at(int64_t i) const {
   JAMBALAYA_CHECK(rank >= 1 && 0 <= i && i < shape[0], "entry ", i, " of ", describe());
   Tensor t = *this;

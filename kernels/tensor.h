@@ -114,8 +114,6 @@ struct Tensor {
   Tensor slice_rows(int64_t begin, int64_t end) const;
   /// Columns [begin, end) of a matrix: same rows, same stride.
   Tensor slice_columns(int64_t begin, int64_t end) const;
-  /// The same packed memory under another shape of as many elements.
-  Tensor reshaped(std::initializer_list<int64_t> shape) const;
   /// Entry i of dimension 0, that dimension removed: [E, N, K] -> [N, K].
   Tensor at(int64_t i) const;
   std::string describe() const;  ///< "f32[128, 256]"

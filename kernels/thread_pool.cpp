@@ -4,6 +4,8 @@
 
 #include <utility>
 
+#include "kernels/error.h"
+
 namespace jambalaya {
 
 namespace {
@@ -14,13 +16,6 @@ void relax() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
 #endif
-}
-
-void pin_to(int core) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  CPU_SET(size_t(core), &set);
-  sched_setaffinity(0, sizeof set, &set);  // a refusal costs speed, not correctness
 }
 }  // namespace
 
@@ -35,46 +30,57 @@ std::vector<int> allowed_cores() {
   return cores;
 }
 
-ThreadPool::ThreadPool(int threads, bool pin, std::vector<int> cores) : cores_(std::move(cores)), pin_(pin) {
-  if (cores_.empty()) cores_ = allowed_cores();
-  if (pin_) pin_to(cores_[0]);
-  for (int i = 1; i < threads; i++) helpers_.emplace_back([this, i] { help(i); });
+ThreadPool::ThreadPool(int threads) {
+  for (int i = 1; i < threads; i++) helpers_.emplace_back([this] { help(); });
 }
 
 ThreadPool::~ThreadPool() {
   stop_ = true;
-  epoch_++;
-  epoch_.notify_all();
+  job_++;
+  job_.notify_all();
   for (auto& t : helpers_) t.join();
 }
 
-void ThreadPool::claim() {
-  for (int64_t i; (i = next_.fetch_add(1)) < chunks_;) work_(argument_, i);
+void ThreadPool::claim(uint32_t job) {
+  for (uint64_t ticket = ticket_.load(std::memory_order_acquire); uint32_t(ticket >> 32) == job;) {
+    const uint32_t chunk = uint32_t(ticket), chunks = chunks_.load(std::memory_order_relaxed);
+    if (chunk == kClosed || chunk >= chunks) return;
+    const Work work = work_.load(std::memory_order_relaxed);
+    void* const argument = argument_.load(std::memory_order_relaxed);
+    // The job's fields change only while its ticket is closed: a claim that succeeds has read this job's.
+    if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel,
+                                       std::memory_order_acquire))
+      continue;
+    work(argument, chunk);
+    if (done_.fetch_add(1, std::memory_order_acq_rel) + 1 == chunks) done_.notify_one();
+    ticket = ticket_.load(std::memory_order_acquire);
+  }
 }
 
-void ThreadPool::help(int index) {
-  if (pin_) pin_to(cores_[size_t(index) % cores_.size()]);
+void ThreadPool::help() {
   for (uint32_t seen = 0;;) {
-    for (int s = 0; s < kSpins && epoch_.load() == seen; s++) relax();
-    epoch_.wait(seen);
-    seen = epoch_.load();
+    for (int s = 0; s < kSpins && job_.load() == seen; s++) relax();
+    job_.wait(seen);
+    seen = job_.load();
     if (stop_) return;
-    claim();
-    if (busy_.fetch_sub(1) == 1) busy_.notify_one();
+    claim(seen);
   }
 }
 
 void ThreadPool::run_erased(int64_t chunks, Work work, void* argument) {
-  chunks_ = chunks;
-  work_ = work;
-  argument_ = argument;
-  next_ = 0;
-  busy_ = uint32_t(helpers_.size());
-  epoch_++;
-  epoch_.notify_all();
-  claim();
-  for (int s = 0; s < kSpins && busy_.load(); s++) relax();
-  for (uint32_t left; (left = busy_.load());) busy_.wait(left);
+  JAMBALAYA_CHECK(chunks < int64_t(kClosed), chunks, " chunks");
+  const uint32_t job = job_.load() + 1, count = uint32_t(chunks);
+  ticket_.store(uint64_t(job) << 32 | kClosed);
+  chunks_.store(count, std::memory_order_relaxed);
+  work_.store(work, std::memory_order_relaxed);
+  argument_.store(argument, std::memory_order_relaxed);
+  done_.store(0, std::memory_order_relaxed);
+  ticket_.store(uint64_t(job) << 32, std::memory_order_release);
+  job_.store(job);
+  job_.notify_all();
+  claim(job);
+  for (int s = 0; s < kSpins && done_.load() != count; s++) relax();
+  for (uint32_t done; (done = done_.load()) != count;) done_.wait(done);
 }
 
 }  // namespace jambalaya

@@ -10,9 +10,8 @@ namespace jambalaya {
 
 class ThreadPool {
  public:
-  /// `threads` counts the caller. With pin = true, thread i runs on the i-th of `cores` (empty: all allowed
-  /// cores).
-  explicit ThreadPool(int threads, bool pin = false, std::vector<int> cores = {});
+  /// `threads` counts the caller.
+  explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -39,18 +38,20 @@ class ThreadPool {
 
  private:
   using Work = void (*)(void*, int64_t);
+  /// Which job is open and the next chunk of it, in one word: a claim succeeds only within the job it was
+  /// made for, so the caller never has to wait for a helper that holds no chunk (it may be descheduled on a
+  /// busy machine).
+  static constexpr uint64_t kClosed = 0xffffffff;
   void run_erased(int64_t chunks, Work work, void* argument);
-  void help(int index);
-  void claim();
+  void help();
+  void claim(uint32_t job);
 
   std::vector<std::thread> helpers_;
-  std::vector<int> cores_;
-  bool pin_;
-  std::atomic<uint32_t> epoch_{0}, busy_{0};
-  std::atomic<int64_t> next_{0};
-  int64_t chunks_ = 0;
-  Work work_ = nullptr;
-  void* argument_ = nullptr;
+  std::atomic<uint64_t> ticket_{kClosed};   ///< job number << 32 | next chunk
+  std::atomic<uint32_t> job_{0}, done_{0};  ///< open job; chunks of it that are finished
+  std::atomic<uint32_t> chunks_{0};
+  std::atomic<Work> work_{nullptr};
+  std::atomic<void*> argument_{nullptr};
   std::atomic<bool> stop_{false};
 };
 

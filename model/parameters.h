@@ -77,8 +77,6 @@ class Parameters {
   /// Rewrites compute copies from the masters (after loading).
   void refresh_compute(Context& ctx);
   void zero_gradients(Context& ctx);
-  Arena& parameter_arena() { return *parameter_arena_; }
-  Arena* gradient_arena() { return gradient_arena_.get(); }
 
  private:
   ModelConfig config_;

@@ -42,7 +42,7 @@ struct OptimizerSection {
 
 struct TrainSection {
   int64_t steps = 200;
-  double minutes = 0;  ///< stop after so long (0: no limit); the schedule then follows time
+  double minutes = 0;  ///< save and stop after so long (0: no limit)
   Precision precision = Precision::f32;
   Recompute recompute = Recompute::off;
   BadStep bad_step = BadStep::stop;  ///< NaN/Inf loss or gradient

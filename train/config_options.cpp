@@ -126,7 +126,7 @@ void add_train_options(std::vector<Option>& t) {
       "Optimizer steps of the run."));
   t.push_back(real(
       "train.minutes", [](auto& c) -> auto& { return c.train.minutes; }, 0, kReal, false,
-      "Stop after so many minutes, with the schedule following time; 0: no limit."));
+      "Save and stop with exit code 75 after so many minutes; 0: no limit."));
   t.push_back(choice(
       "train.precision", [](auto& c) -> auto& { return c.train.precision; }, {"f32", "bf16"},
       "Of matrix products and activations; masters, sums and statistics are fp32."));

@@ -19,6 +19,7 @@ constexpr int64_t kTileWork = 500'000;  // multiply-adds below which another til
 constexpr int64_t kPackedBudget = 8 << 20;    // floats of packed B at a time (32 MiB)
 constexpr int64_t kPackColumns = 256;         // of B in one chunk of packing
 constexpr int64_t kDirectElements = 1 << 16;  // of B in one chunk of a product of a few rows
+constexpr int64_t kDirectGroupedRows = 32;    // rows of all experts up to which none of them packs B
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
@@ -50,7 +51,6 @@ struct Product {
 };
 
 void cut_direct(Product& p) {
-  p.direct = true;
   p.row_tiles = 1;
   p.tile_rows = p.m;
   // Narrow cuts of B as it lies in [k, n] would leave the processor's prefetching no rows to follow.
@@ -221,10 +221,9 @@ void multiply_group(Context& ctx, const GemmFormat& f, Product* products, int64_
   });
 }
 
-bool is_direct(const Product& p) { return p.m <= GemmFormat::kDirectRows && !p.transpose_a; }
 /// Columns of B that fit in the budget when packed.
 int64_t slice_columns(const GemmFormat& f, const Product& p) {
-  if (is_direct(p)) return p.n;
+  if (p.direct) return p.n;
   const int64_t lanes = std::max<int64_t>(1, ceil_div(p.k, f.k_step) * f.step_lanes);
   return std::max<int64_t>(1, kPackedBudget / lanes / f.nr) * f.nr;
 }
@@ -250,7 +249,7 @@ class ProductList {
       p.b = whole.transpose_b ? whole.b.slice_rows(begin, end) : whole.b.slice_columns(begin, end);
       p.c = whole.c.slice_columns(begin, end);
       p.n = end - begin;
-      is_direct(p) ? cut_direct(p) : cut_packed(format_, p);
+      p.direct ? cut_direct(p) : cut_packed(format_, p);
     }
   }
   void multiply() {
@@ -311,7 +310,8 @@ Product expert_product(const GroupedGemm& g, int64_t x, int64_t begin, int64_t e
 
 void CpuOps::gemm(Context& ctx, const Gemm& g) {
   const GemmFormat& format = format_of(simd_.gemm, g.a, g.b);
-  const Product p = product_of(g.a, g.transpose_a, g.b, g.transpose_b, g.c, g.accumulate);
+  Product p = product_of(g.a, g.transpose_a, g.b, g.transpose_b, g.c, g.accumulate);
+  p.direct = p.m <= GemmFormat::kDirectRows && !p.transpose_a;
   ArenaScope scope(*ctx.scratch);
   ProductList list(ctx, format, ProductList::slices(format, p));
   list.add(p);
@@ -329,15 +329,25 @@ void CpuOps::grouped_gemm(Context& ctx, const GroupedGemm& g) {
                   g.w.describe());
   JAMBALAYA_CHECK(g.a.rows() == g.y.rows() && offsets[0] == 0 && offsets[experts] <= g.a.rows(), "rows ",
                   g.a.rows(), " and ", g.y.rows(), ", offsets ", offsets[0], " to ", offsets[experts]);
+  // By the rows of the whole call, not by an expert's share of them: the two ways of summing differ in their
+  // last bits, and what other tokens choose must not change those of this one.
+  const bool direct = !weight_gradient && g.a.rows() <= kDirectGroupedRows;
   ArenaScope scope(*ctx.scratch);
+  auto each_part = [&](auto&& use) {
+    for (int64_t x = 0; x < experts; x++) {
+      JAMBALAYA_CHECK(offsets[x] <= offsets[x + 1], "expert ", x);
+      const int64_t end = offsets[x + 1], step = direct ? GemmFormat::kDirectRows : end - offsets[x];
+      for (int64_t begin = offsets[x]; begin < end; begin += step) {
+        Product part = expert_product(g, x, begin, std::min(begin + step, end));
+        part.direct = direct;
+        use(part);
+      }
+    }
+  };
   int64_t capacity = 0;
-  for (int64_t x = 0; x < experts; x++) {
-    JAMBALAYA_CHECK(offsets[x] <= offsets[x + 1], "expert ", x);
-    capacity += ProductList::slices(format, expert_product(g, x, offsets[x], offsets[x + 1]));
-  }
+  each_part([&](const Product& p) { capacity += ProductList::slices(format, p); });
   ProductList list(ctx, format, capacity);
-  for (int64_t x = 0; x < experts; x++)
-    if (offsets[x] < offsets[x + 1]) list.add(expert_product(g, x, offsets[x], offsets[x + 1]));
+  each_part([&](const Product& p) { list.add(p); });
   list.multiply();
 }
 

@@ -33,12 +33,7 @@ TestBatch with_other_document(const TestBatch& batch, size_t which, int64_t voca
   return other;
 }
 
-class Documents_ : public testing::TestWithParam<Precision> {};
-
-TEST_P(Documents_, no_leak_across_documents) {
-  TestModel model(documents_model(), GetParam(), 2);
-  // Borders before, on and behind the edges of the scan's chunks of 64 and of the kernels' tiles.
-  const TestBatch batch({3, 61, 1, 64, 2, 80}, model.config().vocab_size, 3);
+void expect_no_leak(TestModel& model, const TestBatch& batch) {
   const TestModel::Scores scores = model.evaluate(batch);
   for (size_t changed = 0; changed < batch.lengths.size(); changed++) {
     const TestModel::Scores other =
@@ -49,13 +44,23 @@ TEST_P(Documents_, no_leak_across_documents) {
       for (int64_t i = 0; i < batch.lengths[s]; i++, t++) {
         const bool same = other.nll[t] == scores.nll[t] &&
                           std::memcmp(&other.logits[t * 13], &scores.logits[t * 13], 13 * sizeof(float)) == 0;
-        if (s == changed)
-          moved |= !same;
-        else
-          EXPECT_TRUE(same) << "document " << s << ", token " << i << " sees document " << changed;
+        EXPECT_TRUE(same || s == changed)
+            << "document " << s << ", token " << i << " sees document " << changed;
+        moved |= !same;
       }
     EXPECT_TRUE(moved) << "document " << changed;
   }
+}
+
+class Documents_ : public testing::TestWithParam<Precision> {};
+
+TEST_P(Documents_, no_leak_across_documents) {
+  TestModel model(documents_model(), GetParam(), 2);
+  // Borders before, on and behind the edges of the scan's chunks of 64 and of the kernels' tiles; and so few
+  // tokens that an expert gets none, one or a handful, as the other documents have it.
+  for (const std::vector<int64_t>& lengths : std::vector<std::vector<int64_t>>{
+           {3, 61, 1, 64, 2, 80}, {2, 1, 3}, {5, 4, 3, 2}, {9, 1, 9}, {7, 8, 9, 10}})
+    expect_no_leak(model, TestBatch(lengths, model.config().vocab_size, 3));
 }
 
 TEST_P(Documents_, no_token_sees_its_future) {
@@ -74,8 +79,8 @@ TEST_P(Documents_, no_token_sees_its_future) {
 }
 
 INSTANTIATE_TEST_SUITE_P(precisions, Documents_, testing::Values(Precision::f32, Precision::bf16),
-                         [](const auto& info) {
-                           return std::string(info.param == Precision::f32 ? "f32" : "bf16");
+                         [](const auto& form) {
+                           return std::string(form.param == Precision::f32 ? "f32" : "bf16");
                          });
 
 TEST(Documents, gradients_of_one_do_not_reach_the_other) {
@@ -92,10 +97,8 @@ TEST(Documents, gradients_of_one_do_not_reach_the_other) {
   const std::vector<float> first = model.gradient("embed_tokens.weight");
   bool reached = false;
   for (int64_t i = 0; i < 13 * c.hidden_size; i++) {
-    if (i < 7 * c.hidden_size)
-      EXPECT_EQ(first[size_t(i)], 0.0f) << "row " << i / c.hidden_size;
-    else
-      reached |= first[size_t(i)] != 0;
+    EXPECT_TRUE(i >= 7 * c.hidden_size || first[size_t(i)] == 0) << "row " << i / c.hidden_size;
+    reached |= first[size_t(i)] != 0;
   }
   EXPECT_TRUE(reached);
 }

@@ -58,7 +58,7 @@ TEST(Memory, recompute_saves_activations) {
   const int64_t off = peak(model, 512, Recompute::off).saved,
                 mamba = peak(model, 512, Recompute::mamba).saved,
                 layer = peak(model, 512, Recompute::layer).saved;
-  EXPECT_LT(mamba, off * 3 / 4);
+  EXPECT_LT(mamba, off * 4 / 5);
   EXPECT_LT(layer, mamba / 2);
 }
 

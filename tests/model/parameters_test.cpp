@@ -103,7 +103,9 @@ TEST(Parameters, rows_do_not_overlap_and_gaps_are_zero) {
   }
   const float* flat = parameters.flat_master().ptr<float>();
   for (int64_t i = 0; i < parameters.flat_size(); i++)
-    if (!inside.count(i)) EXPECT_EQ(flat[i], 0.0f) << i;
+    if (!inside.count(i)) {
+      EXPECT_EQ(flat[i], 0.0f) << i;
+    }
 }
 
 TEST(InitialValues, do_not_depend_on_the_range_asked_for) {

@@ -6,7 +6,7 @@
 
 #include "kernels/philox.h"
 #include "model/jamba.h"
-#include "tests/support/cpu_fixture.h"
+#include "tests/support/op_test.h"
 
 namespace jambalaya::test {
 

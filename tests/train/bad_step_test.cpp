@@ -25,12 +25,14 @@ class BadStepRun : public testing::Test {
   /// A run of four steps whose checkpoint has a NaN in `tensor`, in the row of `letter`, to go on to `steps`.
   Config poisoned(const std::string& tensor, char letter, int64_t steps) {
     std::vector<std::string> texts = test::random_texts(150, 90, 1);
-    for (size_t i = 40; i < 44; i++) texts[i] = "aaZaa";  // some of them are held out
+    for (size_t i = 40; i < 43; i++) texts[i] += "Z";  // at most so many batches hold it in an epoch
     const std::string data = test::make_store(folder_, "data", texts);
     Config c = test::small_run(folder_.path("run"), data);
     c.train.steps = 4;
-    // Seeds are tried until the first four steps pass the letter by and the next ones meet it.
-    for (c.run.seed = 1; !meets(c, letter, 4, 12); c.run.seed++) EXPECT_LT(c.run.seed, 1000u);
+    // Seeds are tried until the first four steps pass the letter by and the next ones meet it; common letters
+    // are everywhere.
+    while (letter == 'Z' && c.run.seed < 1000 && !meets(c, letter, 4, 8)) c.run.seed++;
+    EXPECT_LT(c.run.seed, 1000u);
     train(c);
     test::edit_checkpoint(c.run.folder, 4, [&](test::Tensors& all) {
       std::fill_n(all.at("param/" + tensor).begin() + (letter + 4) * 16, 16, kNan);
@@ -38,7 +40,7 @@ class BadStepRun : public testing::Test {
     c.train.steps = steps;
     return c;
   }
-  /// True when batches [0, from) are free of the letter and one of [from, to - 4) holds it.
+  /// True when batches [0, from) are free of the letter and one of [from, to) holds it.
   static bool meets(const Config& c, char letter, int64_t from, int64_t to) {
     const Dataset dataset(c.data.folder);
     Loader loader(dataset.train(), {.seed = c.run.seed,
@@ -46,7 +48,7 @@ class BadStepRun : public testing::Test {
                                     .rows = c.data.micro_batch,
                                     .chunk = c.data.sequence_length});
     bool before = false, after = false;
-    for (int64_t step = 0; step < to - 4; step++) {
+    for (int64_t step = 0; step < to; step++) {
       const HostBatch batch = loader.next();
       const bool found = std::find(batch.ids.begin(), batch.ids.end(), letter + 4) != batch.ids.end();
       (step < from ? before : after) |= found;

@@ -125,8 +125,6 @@ void add_tokenizer_commands(CLI::App& root, Parsed& p) {
     CLI::App* app = command(*tokenizer, "encode");
     app->add_option("--tokenizer", o.tokenizer, "tokenizer.json")->required();
     app->add_option("FILE", o.file, "Text; - or nothing: standard input");
-    app->add_flag("--parse-special", o.parse_special, "Text that spells a special token becomes its id");
-    add_threads(*app, o.threads);
     add_json(*app, o.json);
   }
 }
@@ -232,8 +230,8 @@ void add_interchange_commands(CLI::App& root, Parsed& p) {
     CLI::App* app = command(root, "compare");
     app->add_option("FOLDER", o.folder, "A model with recorded tokens, logits, losses and gradients")
         ->required();
-    add_number(*app, "--tolerance", o.tolerance, "Largest relative error of anything; 0: the stated ones", 0,
-               10);
+    add_number(*app, "--tolerance", o.tolerance, "Bound on every error that is printed; 0: the stated ones",
+               0, 10);
     add_choice(*app, "--precision", o.precision, {"f32", "bf16"}, "Of the computation");
     add_set(*app, o.set, "Change the model, e.g. model.router_renormalize=true; may be repeated");
     add_threads(*app, o.threads);

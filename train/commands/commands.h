@@ -24,9 +24,7 @@ struct TokenizerTrainOptions {
 
 struct TokenizerEncodeOptions {
   std::string tokenizer;
-  std::string file;            ///< "-" or empty: standard input
-  bool parse_special = false;  ///< text that spells a special token becomes its id
-  int threads = 0;
+  std::string file;  ///< "-" or empty: standard input
   bool json = false;
 };
 

@@ -59,7 +59,8 @@ int run_compare(const CompareOptions& o) {
   if (!o.set.empty()) config = parse_config(to_yaml(config), path, o.set);
   const Precision precision = o.precision == "bf16" ? Precision::bf16 : config.train.precision;
   GoldenTolerances tolerances = GoldenTolerances::of(precision);
-  if (o.tolerance > 0) tolerances = {o.tolerance, o.tolerance, o.tolerance, o.tolerance, o.tolerance};
+  if (o.tolerance > 0)
+    tolerances = {o.tolerance, o.tolerance, o.tolerance, o.tolerance, o.tolerance, o.tolerance, o.tolerance};
   Runtime runtime(config.parallel, o.threads ? o.threads : config.run.threads, config.run.device);
   GoldenResult result =
       compare_golden(runtime, o.folder, config.model, precision, config.train.recompute, tolerances);

@@ -14,26 +14,32 @@ namespace jambalaya {
 
 namespace {
 
-std::vector<int32_t> prompt_ids(const GenerateOptions& o, const LoadedModel& model) {
-  std::string text = o.prompt;
-  if (!o.prompt_file.empty()) {
-    std::ifstream file(o.prompt_file, std::ios::binary);
-    if (!file) throw Error(Exit::bad_input, cat(o.prompt_file, ": cannot be opened"));
-    text.assign(std::istreambuf_iterator<char>(file), {});
-  }
-  std::vector<int32_t> ids{int32_t(model.info.model.bos_token_id)};
+/// The prompt's text; a file named "-" is standard input.
+std::string prompt_text(const GenerateOptions& o) {
+  if (o.prompt_file.empty()) return o.prompt;
+  std::ifstream file(o.prompt_file == "-" ? "/dev/stdin" : o.prompt_file, std::ios::binary);
+  if (!file) throw Error(Exit::bad_input, cat(o.prompt_file, ": cannot be opened"));
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+std::vector<int32_t> prompt_ids(const std::string& text, const LoadedModel& model) {
+  std::vector<int32_t> ids;
+  if (model.info.model.bos_token_id >= 0) ids.push_back(int32_t(model.info.model.bos_token_id));
   for (uint32_t id : model.need_tokenizer().encode(text)) ids.push_back(int32_t(id));
+  if (ids.empty())
+    throw Error(Exit::usage, "the prompt is empty and the model has no begin-of-text token: give a --prompt");
   return ids;
 }
 
 /// All samples at once: the same prompt in every slot, then one token a step for those not yet at their end.
 class Generation {
  public:
-  Generation(const GenerateOptions& o, LoadedModel& model)
+  Generation(const GenerateOptions& o, const std::string& prompt, LoadedModel& model)
       : options_(o),
         model_(model),
         vocab_(model.info.model.vocab_size),
-        prompt_(prompt_ids(o, model)),
+        choices_(std::min(vocab_, model.need_tokenizer().vocab_size())),
+        prompt_(prompt_ids(prompt, model)),
         state_(model.info.model, model.precision, o.samples, int64_t(prompt_.size()) + o.max_tokens),
         logits_(size_t(o.samples * vocab_)),
         texts_(size_t(o.samples)) {}
@@ -46,7 +52,7 @@ class Generation {
       std::vector<int32_t> next;
       for (size_t s = 0; s < texts_.size(); s++) {
         if (!lengths[s]) continue;
-        int32_t id = sample_token(logits_.data() + int64_t(s) * vocab_, vocab_, sampling, int64_t(s), i);
+        int32_t id = sample_token(logits_.data() + int64_t(s) * vocab_, choices_, sampling, int64_t(s), i);
         if (id == model_.info.model.eos_token_id) {
           lengths[s] = 0;
           continue;
@@ -82,6 +88,7 @@ class Generation {
   const GenerateOptions& options_;
   LoadedModel& model_;
   int64_t vocab_;
+  int64_t choices_;  ///< rows that the tokenizer knows: a vocabulary may be padded beyond it
   std::vector<int32_t> prompt_;
   DecodeState state_;
   std::vector<float> logits_;
@@ -93,7 +100,8 @@ class Generation {
 int run_generate(const GenerateOptions& o) {
   LoadedModel model(o.checkpoint, o.precision, o.tokenizer, o.threads);
   auto start = std::chrono::steady_clock::now();
-  Generation generation(o, model);
+  const std::string prompt = prompt_text(o);
+  Generation generation(o, prompt, model);
   generation.run();
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   int64_t tokens = 0;
@@ -101,7 +109,7 @@ int run_generate(const GenerateOptions& o) {
   for (const auto& ids : generation.texts()) {
     tokens += int64_t(ids.size());
     std::string text = model.need_tokenizer().decode(ids, true);
-    if (!o.json) std::printf("%s%s\n", o.prompt.c_str(), text.c_str());
+    if (!o.json) std::printf("%s%s\n", prompt.c_str(), text.c_str());
     Json sample = Json::make_object();
     Json id_list = Json::make_array();
     for (uint32_t id : ids) id_list.array.emplace_back(int64_t(id));
@@ -110,7 +118,7 @@ int run_generate(const GenerateOptions& o) {
   }
   if (o.json) {
     Json answer = Json::make_object();
-    answer.set("prompt", o.prompt)
+    answer.set("prompt", prompt)
         .set("prompt_tokens", generation.prompt_tokens())
         .set("samples", std::move(samples));
     answer.set("seconds", json_number(seconds))

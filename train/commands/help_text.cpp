@@ -60,9 +60,9 @@ const HelpText kHelp[] = {
      "Compute what another implementation recorded (logits, losses, gradients) and show the worst error of "
      "each.",
      "  jambalaya compare goldens/hybrid_moe --precision bf16",
-     "exit code 0 means that everything is within tolerance, 1 that something is not; docs/numerics.md "
+     "exit code 0 means that everything is within tolerance, 17 that something is not; docs/numerics.md "
      "explains the figures."},
-    {"inspect", "Show what a checkpoint, a run or a config is: layers, parameters, memory.",
+    {"inspect", "Show what a checkpoint, a run or a config is: layers, parameters, state.",
      "  jambalaya inspect configs/jamba-v0.1.yaml", "`jambalaya config` prints every value of a config."},
     {"doctor", "Show what this machine offers (CPU, threads, MPI, memory, disk, limits) and what to change.",
      "  jambalaya doctor\n  mpirun -n 2 --bind-to none jambalaya doctor",

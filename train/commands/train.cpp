@@ -14,6 +14,8 @@ int run_train(const TrainOptions& o) {
     throw Error(
         Exit::usage,
         "data.folder is not set: encode text with 'jambalaya data encode' and name its --output folder");
+  if (log_settings().level == LogLevel::info)
+    log_settings().level = log_level_of(config.log.level);  // -q and -v win
   watch_signals();
   Runtime runtime(config.parallel, config.run.threads, config.run.device);
   Exit exit = Trainer(runtime, config, o.resume).run();

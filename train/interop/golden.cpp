@@ -53,6 +53,9 @@ struct Error2 {  // sums for a relative L2 error
   double relative() const { return difference == 0 ? 0 : std::sqrt(difference / std::max(reference, 1e-60)); }
 };
 
+/// The larger one; NaN stays, so that it never passes.
+double worst(double a, double b) { return std::isnan(b) || b > a ? b : a; }
+
 const SafeTensor& need(const SafeTensorsFile& file, const std::string& name) {
   const SafeTensor* t = file.find(name);
   if (!t) throw Error(Exit::bad_input, cat(file.path(), ": tensor '", name, "' is missing"));
@@ -136,21 +139,21 @@ class Comparison {
     jamba_.evaluate(runtime_.context(), rows.batch(), make_tensor(ignored, {kLossSums}), {}, {},
                     make_tensor(ours.data(), {t, v}));
     std::vector<double> theirs = expected.read_f64(need(expected, "logits"));
-    double worst = 0;
+    double largest = 0;
     Error2 l2;
     for (size_t i = 0; i < ours.size(); i++) {
       double reference = theirs.at(size_t(rows.first * rows.length * v) + i);
       double error = std::abs(double(ours[i]) - reference);
-      worst = error > worst || std::isnan(error) ? error : worst;
+      largest = worst(largest, error);
       l2.add(double(ours[i]), reference);
     }
-    ranks().all_reduce(make_tensor(&worst, {1}), Reduce::max);
+    ranks().all_reduce(make_tensor(&largest, {1}), Reduce::max);
     ranks().all_reduce(make_tensor(&l2.difference, {1}));
     ranks().all_reduce(make_tensor(&l2.reference, {1}));
     if (bf16())
       add("logits", "relative L2", l2.relative(), tolerances_.logits);
     else
-      add("logits", "max abs", worst, tolerances_.logits);
+      add("logits", "max abs", largest, tolerances_.logits);
   }
 
   void compare_gradients() {
@@ -191,16 +194,16 @@ class Comparison {
       double sums[kLossSums];
       double loss = step(rows, sums), norm = optimizer.gradient_norm(runtime_.context());
       optimizer.step(runtime_.context(), rates.at(size_t(s)).number, norm);
-      loss_error = std::max(loss_error, std::abs(loss - losses.at(size_t(s)).number));
-      norm_error = std::max(norm_error, std::abs(norm / norms.at(size_t(s)).number - 1));
+      loss_error = worst(loss_error, std::abs(loss - losses.at(size_t(s)).number));
+      norm_error = worst(norm_error, std::abs(norm / norms.at(size_t(s)).number - 1));
     }
     add("trajectory losses", "max abs", loss_error, tolerances_.trajectory);
-    add("trajectory gradient norms", "max relative", norm_error, bf16() ? 0.25 : 2e-3);
+    add("trajectory gradient norms", "max relative", norm_error, tolerances_.gradient_norms);
     compare_final_norms(JsonReader(json, path, Exit::bad_input).at("final_norms", Json::Kind::object));
   }
 
   void compare_final_norms(const Json& expected) {
-    double worst = 0;
+    double largest = 0;
     for (const HfTensor& hf : names_) {
       const Json* theirs = expected.find(hf.hf_name);
       if (!theirs)
@@ -209,9 +212,9 @@ class Comparison {
       double squares = 0;
       for (int64_t i = 0; i < ours.numel(); i++)
         squares += double(ours.ptr<float>()[i]) * double(ours.ptr<float>()[i]);
-      worst = std::max(worst, std::abs(std::sqrt(squares) / theirs->number - 1));
+      largest = worst(largest, std::abs(std::sqrt(squares) / theirs->number - 1));
     }
-    add("trajectory final norms", "max relative", worst, bf16() ? 1e-2 : 1e-4);
+    add("trajectory final norms", "max relative", largest, tolerances_.final_norms);
   }
 
   Runtime& runtime_;
@@ -236,8 +239,20 @@ bool GoldenResult::passed() const {
 GoldenTolerances GoldenTolerances::of(Precision precision) {
   // bf16: the reference library in bf16 is itself 1.2 to 4.3 % away in its logits, with routing flips.
   if (precision == Precision::bf16)
-    return {.logits = 0.08, .loss = 2e-2, .aux = 5e-2, .gradient = 0.5, .trajectory = 5e-2};
-  return {.logits = 5e-5, .loss = 1e-5, .aux = 1e-5, .gradient = 3e-4, .trajectory = 2e-4};
+    return {.logits = 0.08,
+            .loss = 2e-2,
+            .aux = 5e-2,
+            .gradient = 0.5,
+            .trajectory = 5e-2,
+            .gradient_norms = 0.25,
+            .final_norms = 1e-2};
+  return {.logits = 5e-5,
+          .loss = 1e-5,
+          .aux = 1e-5,
+          .gradient = 3e-4,
+          .trajectory = 2e-4,
+          .gradient_norms = 2e-3,
+          .final_norms = 1e-4};
 }
 
 GoldenResult compare_golden(Runtime& runtime, const std::string& folder, const ModelConfig& model,

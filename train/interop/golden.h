@@ -23,7 +23,7 @@ struct GoldenResult {
 
 /// Tolerances that arithmetic in any order meets: fp32 against float64, or bf16 (docs/numerics.md).
 struct GoldenTolerances {
-  double logits, loss, aux, gradient, trajectory;
+  double logits, loss, aux, gradient, trajectory, gradient_norms, final_norms;
   static GoldenTolerances of(Precision precision);
 };
 

@@ -67,10 +67,11 @@ ChoiceScore score_questions(Context& ctx, Jamba& jamba, const Tokenizer& tokeniz
       // Where the border falls inside a token, that token counts to the answer.
       size_t common = 0;
       while (common < prompt.size() && common + 1 < whole.size() && prompt[common] == whole[common]) common++;
-      whole.insert(whole.begin(), uint32_t(jamba.config().bos_token_id));
+      const bool bos = jamba.config().bos_token_id >= 0;
+      if (bos) whole.insert(whole.begin(), uint32_t(jamba.config().bos_token_id));
       for (size_t i = 0; i < whole.size(); i++) {
         ids.push_back(int32_t(whole[i]));
-        targets.push_back(i + 1 < whole.size() && i >= common ? int32_t(whole[i + 1]) : -100);
+        targets.push_back(i + 1 < whole.size() && i + !bos >= common ? int32_t(whole[i + 1]) : -100);
       }
       lengths.push_back(int64_t(whole.size()));
     }

@@ -15,6 +15,9 @@ Precision precision_of(const std::string& name) {
 LoadedModel::LoadedModel(const std::string& path, const std::string& precision_name,
                          const std::string& tokenizer_path, int threads)
     : info(resolve_checkpoint(path)), runtime(Runtime::single(threads)) {
+  if (local_size() > 1)
+    throw Error(Exit::layout,
+                "this command runs on one rank: start it without mpirun, with --threads for more cores");
   if (!info.state.config_yaml.empty()) {
     Config config = parse_config(info.state.config_yaml, info.path + " (its config)");
     precision = config.train.precision;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 namespace jambalaya {
 
@@ -33,12 +32,6 @@ Tensor Optimizer::like(int row, const Tensor& flat) const {
   Tensor t = parameters_.master(row);
   t.data = flat.address(parameters_.offset(row));
   return t;
-}
-
-void Optimizer::reset_moments() {
-  std::memset(m_.data, 0, size_t(m_.bytes()));
-  std::memset(v_.data, 0, size_t(v_.bytes()));
-  steps_ = 0;
 }
 
 double Optimizer::gradient_norm(Context& ctx) {

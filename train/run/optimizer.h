@@ -25,7 +25,6 @@ class Optimizer {
   /// Moments of a row, f32, local shape.
   Tensor first_moment(int row) const { return like(row, m_); }
   Tensor second_moment(int row) const { return like(row, v_); }
-  void reset_moments();
 
  private:
   /// Neighbouring rows that are updated alike.

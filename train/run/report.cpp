@@ -83,7 +83,9 @@ Json StepReport::json() const {
       .set("epoch", epoch)
       .set("loss", json_number(loss))
       .set("aux_loss", json_number(aux_loss));
-  o.set("router_z", json_number(router_z)).set("activation_loss", json_number(activation));
+  o.set("router_z", json_number(router_z))
+      .set("head_z", json_number(head_z))
+      .set("activation_loss", json_number(activation));
   o.set("grad_norm", json_number(gradient_norm)).set("lr", json_number(lr));
   if (held_out_nats) o.set("held_out_nats_per_token", json_number(*held_out_nats));
   if (held_out_bits_per_byte) o.set("held_out_bits_per_byte", json_number(*held_out_bits_per_byte));

@@ -16,19 +16,21 @@ int from_environment(std::initializer_list<const char*> names, int otherwise) {
   return otherwise;
 }
 
+int online_cores() { return std::max(1, int(sysconf(_SC_NPROCESSORS_ONLN))); }
+
 /// mpirun -n 1 and -n 2 bind every rank to a single core by default. A rank that wants more threads than that
-/// takes the whole machine back and picks its share itself.
-std::vector<int> cores_for(int threads, int rank, int ranks) {
-  std::vector<int> cores = allowed_cores();
-  if (int(cores.size()) < threads) {
-    cpu_set_t all;
-    CPU_ZERO(&all);
-    for (long i = 0; i < sysconf(_SC_NPROCESSORS_ONLN) && i < CPU_SETSIZE; i++) CPU_SET(size_t(i), &all);
-    sched_setaffinity(0, sizeof all, &all);
-    cores = allowed_cores();
-  }
-  if (int(cores.size()) < threads * ranks) return cores;  // bound by the launcher already, or oversubscribed
-  return {cores.begin() + rank * threads, cores.begin() + (rank + 1) * threads};
+/// takes the whole machine back and keeps to its share of it, as do the threads that it starts later (loader,
+/// communication). Ranks of one thread are left to the scheduler: their helpers must not queue up behind the
+/// one that computes.
+void keep_to_share(int threads, int rank, int ranks) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  const int online = online_cores();
+  if (threads > 1 && threads * ranks <= online)
+    for (int i = rank * threads; i < (rank + 1) * threads; i++) CPU_SET(size_t(i), &set);
+  else
+    for (int i = 0; i < online && i < CPU_SETSIZE; i++) CPU_SET(size_t(i), &set);
+  sched_setaffinity(0, sizeof set, &set);  // a refusal (cgroup, cpuset) leaves what was there
 }
 
 std::unique_ptr<Mesh> make_mesh(const Layout& layout) {
@@ -40,14 +42,18 @@ constexpr int64_t kScratch = int64_t(1) << 40;  // address space: pages come whe
 }  // namespace
 
 int local_size() {
+  if (!launched_by_mpi()) return 1;
+
   return std::max(1, from_environment({"OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE"}, 1));
 }
 int local_rank() { return from_environment({"OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"}, 0); }
 
 Runtime::Runtime(std::unique_ptr<Mesh> mesh, int threads, int rank, int ranks)
     : mesh_(std::move(mesh)), scratch_("scratch", kScratch) {
-  if (threads <= 0) threads = std::max(1, int(sysconf(_SC_NPROCESSORS_ONLN)) / ranks);
-  pool_ = std::make_unique<ThreadPool>(threads, ranks > 1, cores_for(threads, rank, ranks));
+  const bool launched = launched_by_mpi();
+  if (threads <= 0) threads = std::max(1, launched ? online_cores() / ranks : int(allowed_cores().size()));
+  if (launched) keep_to_share(threads, rank, ranks);  // without a launcher the mask is the user's (taskset)
+  pool_ = std::make_unique<ThreadPool>(threads);
   context_ = {.ops = &cpu_ops(), .device = Device::cpu, .pool = pool_.get(), .scratch = &scratch_};
 }
 

@@ -1,9 +1,5 @@
 #include "train/run/trainer.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -21,6 +17,7 @@
 #include "train/run/optimizer.h"
 #include "train/run/persistence.h"
 #include "train/run/report.h"
+#include "train/run/run_folder.h"
 #include "train/run/schedule.h"
 #include "train/run/signals.h"
 
@@ -57,25 +54,7 @@ LoaderOptions loader_options(const Config& c, Mesh& mesh) {
   return o;
 }
 
-/// Held while a run is written: two jobs in one folder would destroy each other's files.
-class FolderLock {
- public:
-  explicit FolderLock(const std::string& folder) {
-    fd_ = open((folder + "/.lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (fd_ < 0 || flock(fd_, LOCK_EX | LOCK_NB) != 0)
-      throw Error(
-          Exit::usage,
-          cat(folder,
-              ": another job is writing to this run folder; wait for it, or set run.folder to another one"));
-  }
-  ~FolderLock() { close(fd_); }
-  FolderLock(const FolderLock&) = delete;
-  FolderLock& operator=(const FolderLock&) = delete;
-
- private:
-  int fd_;
-};
-
+constexpr int kMostSkips = 20;   // in a row; then the loss has left its window for good
 constexpr int kMostRewinds = 3;  // then the run stops: the data or the settings are at fault, not chance
 
 }  // namespace
@@ -86,6 +65,7 @@ struct Trainer::Impl {
         config(c),
         ctx(r.context()),
         ranks(r.mesh().data()),
+        folder(ranks, c.run.folder),
         dataset(c.data.folder),
         parameters(c.model, c.train.precision, true),
         regions(r.mesh()),
@@ -100,6 +80,13 @@ struct Trainer::Impl {
                       " ids, model.vocab_size = ", c.model.vocab_size,
                       " has no rows for all of them: set model.vocab_size to at least ",
                       dataset.manifest().vocab_size));
+    // The config's own check cannot know how many ranks there are.
+    const int64_t rows = c.data.micro_batch * ranks.size();
+    if (c.data.global_batch % rows != 0)
+      throw Error(Exit::usage, cat("data.global_batch = ", c.data.global_batch, " is not a multiple of the ",
+                                   rows, " rows that ", ranks.size(), ranks.size() == 1 ? " rank" : " ranks",
+                                   " take at a time (data.micro_batch = ", c.data.micro_batch,
+                                   " each): set data.global_batch to a multiple of ", rows));
     jamba.recompute = c.train.recompute;
     if (dataset.held_out().documents() > 0)
       held_out.emplace(dataset.held_out(), c.data.sequence_length, c.data.micro_batch * ranks.size(),
@@ -108,55 +95,23 @@ struct Trainer::Impl {
       log_warning(cat(
           c.data.folder,
           " has no held-out documents: bits per byte will not be measured (encode with --held-out 0.01)"));
-    open_folder();
     begin(resume);
   }
 
-  // ---- start
-  // ------------------------------------------------------------------------------------------------
-
-  /// Rank 0 creates and locks the folder; a failure there must end all ranks, not leave the others waiting.
-  void open_folder() {
-    std::string failure;
-    int64_t code = 0;
-    if (runtime.lead()) try {
-        create_folders(config.run.folder);
-        lock = std::make_unique<FolderLock>(config.run.folder);
-      } catch (const Error& e) {
-        failure = e.what();
-        code = int64_t(e.exit());
-      }
-    ranks.broadcast(make_tensor(&code, {1}), 0);
-    broadcast_string(ranks, failure);
-    if (code) throw Error(Exit(code), failure);
-  }
-
-  std::string checkpoints() const { return config.run.folder + "/checkpoints"; }
+  // ---- start ----
 
   void begin(const std::string& resume) {
-    std::optional<CheckpointInfo> from;
-    std::string warnings;
-    if (resume == "auto")
-      from = newest_checkpoint(checkpoints(), {}, &warnings);
-    else if (resume != "none")
-      from = open_checkpoint(resume);
-    else if (std::filesystem::exists(checkpoints()) && !std::filesystem::is_empty(checkpoints()))
-      throw Error(Exit::usage, cat(config.run.folder,
-                                   " holds the checkpoints of an earlier run: continue it with --resume "
-                                   "auto, or set run.folder to another one"));
-    if (!warnings.empty()) log_warning(warnings);
-    if (from) {
+    if (std::optional<CheckpointInfo> from = folder.choose(resume)) {
       load(*from, true);
+      last_saved = state.step;
       log_info(cat("continues from ", from->path, " at step ", state.step));
     } else if (!config.train.branch_from.empty()) {
-      load(open_checkpoint(config.train.branch_from), true);
-      state.metrics_bytes = 0;  // a new run with a log of its own
-      log_info(cat("branches from ", config.train.branch_from, " at step ", state.step));
+      branch(resolve_checkpoint(config.train.branch_from));
     } else if (!config.train.init_from.empty()) {
-      CheckpointInfo info = open_checkpoint(config.train.init_from);
+      CheckpointInfo info = resolve_checkpoint(config.train.init_from);
       check_same_model(info, config.model);
       load_tensors(ctx, info, parameters, nullptr);
-      log_info(cat("starts from the weights of ", config.train.init_from));
+      log_info(cat("starts from the weights of ", info.path));
     } else {
       parameters.initialize(config.run.seed, ctx.pool);
       parameters.refresh_compute(ctx);
@@ -166,6 +121,16 @@ struct Trainer::Impl {
       replace_file(config.run.folder + "/config.yaml", to_yaml(config));
       replace_file(config.run.folder + "/tokenizer.json", dataset.tokenizer_json());
     }
+  }
+
+  /// A new run from another one's step: weights, moments and, on the same data, the place in it.
+  void branch(const CheckpointInfo& info) {
+    const bool same_data = LoaderState::parse(info.state.loader).fingerprint == dataset.train().fingerprint();
+    load(info, same_data);
+    state.metrics_bytes = 0;  // a log of its own
+    state.seconds = 0;
+    log_info(cat("branches from ", info.path, " at step ", state.step,
+                 same_data ? ", at the same place in the data" : ", at the start of other data"));
   }
 
   void load(const CheckpointInfo& info, bool with_cursor) {
@@ -181,8 +146,7 @@ struct Trainer::Impl {
     state = stored;
   }
 
-  // ---- one step
-  // ----------------------------------------------------------------------------------------------
+  // ---- one step ----
 
   struct Totals {
     double sums[kLossSums] = {};
@@ -258,6 +222,7 @@ struct Trainer::Impl {
     report.loss = totals.sums[kNll] / double(std::max<int64_t>(totals.counted, 1));
     report.aux_loss = totals.sums[kAux] / copies;
     report.router_z = totals.sums[kRouterZ] / copies;
+    report.head_z = totals.sums[kHeadZ] / double(std::max<int64_t>(totals.counted, 1));
     report.activation = totals.sums[kActivation] / micro_batches;
   }
 
@@ -268,12 +233,11 @@ struct Trainer::Impl {
     report.held_out_bits_per_byte = score.bits_per_byte;
   }
 
-  // ---- the loop
-  // ----------------------------------------------------------------------------------------------
+  // ---- the loop ----
 
   Exit run() {
     banner();
-    run_start = Clock::now();
+    run_start = segment_start = Clock::now();
     first_step = state.step;
     while (state.step < config.train.steps) {
       if (step())
@@ -311,10 +275,12 @@ struct Trainer::Impl {
     }
     report.gradient_norm = optimizer.gradient_norm(ctx);
     report.bad = detector.judge(report.loss, report.gradient_norm);
-    if (report.bad.empty())
+    if (report.bad.empty()) {
       optimizer.step(ctx, report.lr, report.gradient_norm);
-    else if (handle_bad_step(report))
+      skips = 0;
+    } else if (handle_bad_step(report, totals.tokens)) {
       return false;
+    }
     state.step++;
     state.tokens += totals.tokens;
     finish_report(report, totals, start, report_now);
@@ -323,21 +289,24 @@ struct Trainer::Impl {
   }
 
   /// True when the run went back to a checkpoint. Throws under the policy "stop".
-  bool handle_bad_step(StepReport& report) {
+  bool handle_bad_step(StepReport& report, int64_t tokens) {
     const std::string what = cat("step ", report.step, ": ", report.bad);
     if (config.train.bad_step == BadStep::stop)
       throw Error(Exit::numerical, cat(what,
                                        "; stopped by train.bad_step = stop. Lower optimizer.lr, or set "
                                        "train.bad_step to skip or rewind"));
     if (config.train.bad_step == BadStep::skip) {
+      if (++skips > kMostSkips)
+        throw Error(Exit::numerical, cat(what, "; gave up after ", kMostSkips, " skipped steps in a row"));
       log_warning(what + ": update skipped");
       return false;
     }
-    std::optional<CheckpointInfo> from = newest_checkpoint(checkpoints(), {}, nullptr);
+    std::optional<CheckpointInfo> from = folder.newest();
     if (!from || ++rewinds > kMostRewinds)
       throw Error(Exit::numerical, cat(what, from ? cat("; gave up after ", kMostRewinds, " rewinds")
                                                   : "; there is no checkpoint to go back to"));
-    // The data cursor stays where it is: the batches that led here are not read again.
+    // The data cursor stays where it is: the batches that led here are consumed and not read again.
+    state.tokens += tokens;
     load(*from, false);
     if (runtime.lead()) {
       metrics = nullptr;
@@ -353,22 +322,41 @@ struct Trainer::Impl {
     report.seconds = seconds_since(start);
     report.tokens_per_s = double(totals.tokens) / report.seconds;
     report.flops_per_s = totals.flops / report.seconds;
-    if (report_now) report.layers = jamba.layer_telemetry();
+    if (report_now) report.layers = telemetry_of_all_ranks();
     jamba.telemetry = false;
     if (report.step % config.log.evaluate_every == 0 || report.step == config.train.steps) evaluate(report);
     report.rss = resident_bytes();
     report.activation_bytes = jamba.saved_arena().high_water();
     report.scratch_bytes = runtime.scratch_high_water();
-    report.elapsed = seconds_since(run_start) / double(state.step - first_step) * double(state.step);
+    report.elapsed =
+        seconds_since(run_start) / double(std::max<int64_t>(state.step - first_step, 1)) * double(state.step);
     if (runtime.lead()) metrics->write(report.json());
     if (report_now || report.held_out_nats || !report.bad.empty()) log_info(report.console_line());
   }
 
-  // ---- saving
-  // ------------------------------------------------------------------------------------------------
+  /// Extremes over the ranks (of the last micro-batch); expert loads are the same on all.
+  std::vector<LayerTelemetry> telemetry_of_all_ranks() {
+    std::vector<LayerTelemetry> layers = jamba.layer_telemetry();
+    std::vector<double> extremes;
+    for (const LayerTelemetry& l : layers)
+      extremes.insert(extremes.end(),
+                      {l.mixer_max, l.channel_max, double(l.delta_max), -double(l.delta_min)});
+    ranks.all_reduce(make_tensor(extremes.data(), {int64_t(extremes.size())}), Reduce::max);
+    for (size_t i = 0; i < layers.size(); i++) {
+      layers[i].mixer_max = extremes[4 * i];
+      layers[i].channel_max = extremes[4 * i + 1];
+      layers[i].delta_max = float(extremes[4 * i + 2]);
+      layers[i].delta_min = float(-extremes[4 * i + 3]);
+    }
+    return layers;
+  }
+
+  // ---- saving ----
 
   void save() {
     Clock::time_point start = Clock::now();
+    state.seconds += seconds_since(segment_start);
+    segment_start = Clock::now();
     state.loader = loader.state().to_json();
     state.optimizer_steps = optimizer.steps();
     state.loss_window = detector.window();
@@ -376,11 +364,11 @@ struct Trainer::Impl {
     state.tokenizer_json = dataset.tokenizer_json();
     state.metrics_bytes = runtime.lead() ? metrics->bytes() : 0;
     ranks.broadcast(make_tensor(&state.metrics_bytes, {1}), 0);
-    std::string path = save_checkpoint(runtime.mesh().world(), checkpoints(),
+    std::string path = save_checkpoint(runtime.mesh().world(), folder.checkpoints(),
                                        boxes_to_write(parameters, &optimizer, ranks.rank(), ranks.size()),
                                        state, config.model, false);
     if (runtime.lead()) {
-      prune_checkpoints(checkpoints(), config.checkpoint.keep_last, config.checkpoint.keep_every);
+      prune_checkpoints(folder.checkpoints(), config.checkpoint.keep_last, config.checkpoint.keep_every);
       draw();
     }
     last_saved = state.step;
@@ -419,6 +407,7 @@ struct Trainer::Impl {
   const Config config;
   Context& ctx;
   Communicator& ranks;
+  RunFolder folder;
   Dataset dataset;
   Parameters parameters;
   Regions regions;
@@ -428,13 +417,12 @@ struct Trainer::Impl {
   Loader loader;
   BadStepDetector detector;
   std::optional<HeldOut> held_out;
-  std::unique_ptr<FolderLock> lock;
   std::unique_ptr<MetricsFile> metrics;  ///< rank 0
   DocumentsBuffer documents;
   TrainState state;
-  Clock::time_point run_start;
+  Clock::time_point run_start, segment_start;  ///< segment: since the last save
   int64_t first_step = 0, last_saved = -1, current_length = 0, current_rows = 0;
-  int rewinds = 0;
+  int rewinds = 0, skips = 0;
 };
 
 Trainer::Trainer(Runtime& runtime, const Config& config, const std::string& resume)

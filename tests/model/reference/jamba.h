@@ -103,15 +103,19 @@ class JambaReference {
                  width = size_t(c_.mamba_d_conv);
     Rows out, history;
     Rows state(e, Vector(n, 0.0));
-    const Vector &a_log = weight("mamba.A_log"), &taps = weight("mamba.conv1d.weight");
+    const Vector &a_log = weight("mamba.A_log"), &taps = weight("mamba.conv1d.weight"),
+                 &skip = weight("mamba.D"), &dt_bias = weight("mamba.dt_proj.bias");
+    const Vector conv_bias = has("mamba.conv1d.bias") ? weight("mamba.conv1d.bias") : Vector(e, 0.0);
+    const Vector in_bias = has("mamba.in_proj.bias") ? weight("mamba.in_proj.bias") : Vector(2 * e, 0.0);
+    const Vector out_bias =
+        has("mamba.out_proj.bias") ? weight("mamba.out_proj.bias") : Vector(x.empty() ? 0 : x[0].size(), 0.0);
     for (size_t t = 0; t < x.size(); t++) {
       Vector xz = product(weight("mamba.in_proj.weight"), x[t]);
-      if (has("mamba.in_proj.bias"))
-        for (size_t i = 0; i < 2 * e; i++) xz[i] += weight("mamba.in_proj.bias")[i];
+      for (size_t i = 0; i < 2 * e; i++) xz[i] += in_bias[i];
       history.emplace_back(xz.begin(), xz.begin() + long(e));
       Vector u(e), y(e);
       for (size_t i = 0; i < e; i++) {
-        double v = has("mamba.conv1d.bias") ? weight("mamba.conv1d.bias")[i] : 0.0;
+        double v = conv_bias[i];
         for (size_t back = 0; back < width && back <= t; back++)
           v += taps[i * width + width - 1 - back] * history[t - back][i];
         u[i] = silu(v);
@@ -124,8 +128,8 @@ class JambaReference {
       if (has("mamba.c_layernorm.weight")) c = normed(c, weight("mamba.c_layernorm.weight"));
       const Vector s = product(weight("mamba.dt_proj.weight"), dt);
       for (size_t i = 0; i < e; i++) {
-        const double delta = std::log1p(std::exp(s[i] + weight("mamba.dt_proj.bias")[i]));
-        double sum = weight("mamba.D")[i] * u[i];
+        const double delta = std::log1p(std::exp(s[i] + dt_bias[i]));
+        double sum = skip[i] * u[i];
         for (size_t k = 0; k < n; k++) {
           state[i][k] = std::exp(-delta * std::exp(a_log[i * n + k])) * state[i][k] + delta * b[k] * u[i];
           sum += c[k] * state[i][k];
@@ -133,8 +137,7 @@ class JambaReference {
         y[i] = sum * silu(xz[e + i]);
       }
       out.push_back(product(weight("mamba.out_proj.weight"), y));
-      if (has("mamba.out_proj.bias"))
-        for (size_t i = 0; i < out.back().size(); i++) out.back()[i] += weight("mamba.out_proj.bias")[i];
+      for (size_t i = 0; i < out_bias.size(); i++) out.back()[i] += out_bias[i];
     }
     return out;
   }

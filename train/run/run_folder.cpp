@@ -1,0 +1,82 @@
+#include "train/run/run_folder.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "train/files.h"
+#include "train/run/log.h"
+
+namespace jambalaya {
+
+std::string on_lead(Communicator& ranks, const std::function<std::string()>& work) {
+  std::string text;
+  int64_t code = 0;
+  if (ranks.rank() == 0) try {
+      text = work();
+    } catch (const Error& e) {
+      text = e.what();
+      code = int64_t(e.exit());
+    }
+  ranks.broadcast(make_tensor(&code, {1}), 0);
+  broadcast_string(ranks, text);
+  if (code) throw Error(Exit(code), text);
+  return text;
+}
+
+RunFolder::RunFolder(Communicator& ranks, const std::string& path) : ranks_(ranks), path_(path) {
+  on_lead(ranks_, [&] {
+    create_folders(path_);
+    // Two jobs in one folder would destroy each other's files.
+    lock_ = open((path_ + "/.lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (lock_ < 0) throw Error(Exit::io, cat(path_, "/.lock: cannot be created: ", system_reason()));
+    if (flock(lock_, LOCK_EX | LOCK_NB) != 0)
+      throw Error(Exit::usage,
+                  cat(path_,
+                      ": another job is writing to this run folder; wait for it, or set run.folder to "
+                      "another one"));
+    return std::string();
+  });
+}
+
+RunFolder::~RunFolder() {
+  if (lock_ >= 0) close(lock_);
+}
+
+std::string RunFolder::path_to_resume(const std::string& resume, std::string& warnings) const {
+  if (resume == "none") {
+    if (!std::filesystem::exists(checkpoints()) || std::filesystem::is_empty(checkpoints())) return "";
+    throw Error(Exit::usage,
+                cat(path_,
+                    " holds the checkpoints of an earlier run: continue it with --resume auto, or set "
+                    "run.folder to another one"));
+  }
+  const std::optional<CheckpointInfo> newest = newest_checkpoint(checkpoints(), {}, &warnings);
+  if (!newest && !warnings.empty())
+    throw Error(Exit::checkpoint,
+                cat("no checkpoint of ", path_, " verifies:\n", warnings,
+                    "\nput a good copy back, or set run.folder to another one to start anew"));
+  if (resume == "auto") return newest ? newest->path : "";
+  const CheckpointInfo asked = resolve_checkpoint(resume, &warnings);
+  // Going on from an older step would mix two histories in one folder.
+  if (!newest || !std::filesystem::equivalent(asked.path, newest->path))
+    throw Error(Exit::usage,
+                cat("--resume ", resume, ": a run goes on from its newest checkpoint only",
+                    newest ? cat(", ", newest->path) : std::string(", and this one has none"),
+                    "; to go on from another, set train.branch_from to it and run.folder to a new one"));
+  return asked.path;
+}
+
+std::optional<CheckpointInfo> RunFolder::choose(const std::string& resume) {
+  const std::string path = on_lead(ranks_, [&] {
+    std::string warnings, chosen = path_to_resume(resume, warnings);
+    if (!warnings.empty()) log_warning(warnings);
+    return chosen;
+  });
+  if (path.empty()) return std::nullopt;
+  return open_checkpoint(path, false);  // rank 0 has verified it
+}
+
+}  // namespace jambalaya
