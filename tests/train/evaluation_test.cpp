@@ -77,8 +77,9 @@ TEST(ReadQuestions, file_without_questions_or_no_file_is_an_error) {
 }
 
 /// A random model over the ids of a tokenizer.
-ModelConfig model_for(int64_t vocabulary) {
+ModelConfig model_for(int64_t vocabulary, int64_t bos = 1) {
   ModelConfig c = test::small_model();
+  c.bos_token_id = bos;
   c.vocab_size = vocabulary;
   return c;
 }
@@ -105,13 +106,15 @@ class ScoreQuestions : public testing::Test {
   static Tokenizer load() {
     return Tokenizer::load(std::string(JAMBALAYA_SOURCE_DIR) + "/tests/goldens/tokenizer/tokenizer.json");
   }
-  ScoreQuestions() : tokenizer(load()), model(model_for(tokenizer.vocab_size())) {}
+  explicit ScoreQuestions(int64_t bos = 1)
+      : tokenizer(load()), model(model_for(tokenizer.vocab_size(), bos)) {}
   ChoiceScore score(const std::vector<Question>& q) {
     return score_questions(model.context, model.jamba, tokenizer, q);
   }
   /// Sum over the last `tokens` tokens of prompt + choice.
   double expected(const Question& q, size_t choice, size_t tokens) {
-    std::vector<int32_t> ids = {int32_t(model.config().bos_token_id)};
+    std::vector<int32_t> ids;
+    if (model.config().bos_token_id >= 0) ids.push_back(int32_t(model.config().bos_token_id));
     for (uint32_t id : tokenizer.encode(q.prompt + q.choices[choice])) ids.push_back(int32_t(id));
     const std::vector<double> log_p = log_probabilities(model, ids);
     double sum = 0;
@@ -153,11 +156,17 @@ TEST_F(ScoreQuestions, empty_prompt_scores_the_whole_answer_after_the_bos) {
 }
 
 TEST_F(ScoreQuestions, token_across_the_border_counts_to_the_answer) {
-  // "the" is one token, so the prompt "t" is no beginning of "the": the whole token is the answer's.
-  const Question q{"t", {"he"}, 0};
+  // "the" is one token, so the prompt "t" is no beginning of "the": the whole token is the answer's. The
+  // second answer goes on behind such a token.
+  const std::vector<Question> questions = {{"t", {"he"}, 0}, {"One gr", {"eat part"}, 0}};
   ASSERT_EQ(tokenizer.encode("the").size(), 1u);
-  const double want = expected(q, 0, 1);
-  EXPECT_NEAR(score({q}).log_probabilities[0][0], want, 1e-4 * std::abs(want));
+  ASSERT_EQ(tokenizer.encode("One great part").size(), tokenizer.encode("One").size() + 2);
+  ASSERT_GT(tokenizer.encode("One gr").size(), tokenizer.encode("One").size());
+  const ChoiceScore s = score(questions);
+  for (size_t q = 0; q < 2; q++) {
+    const double want = expected(questions[q], 0, q + 1);
+    EXPECT_NEAR(s.log_probabilities[q][0], want, 1e-4 * std::abs(want)) << q;
+  }
 }
 
 TEST_F(ScoreQuestions, accuracy_counts_highest_sum_and_highest_sum_per_byte) {
@@ -176,6 +185,22 @@ TEST_F(ScoreQuestions, accuracy_counts_highest_sum_and_highest_sum_per_byte) {
   const ChoiceScore s = score(questions);
   EXPECT_DOUBLE_EQ(s.accuracy, 0.75);
   EXPECT_DOUBLE_EQ(s.accuracy_normalized, 0.25);
+}
+
+class ScoreQuestionsWithoutBos : public ScoreQuestions {
+ protected:
+  ScoreQuestionsWithoutBos() : ScoreQuestions(-1) {}
+};
+
+TEST_F(ScoreQuestionsWithoutBos, first_token_of_the_text_has_no_probability) {
+  const std::vector<Question> questions = {{"One", {" great part"}, 0}, {"", {"One great part"}, 0}};
+  ASSERT_EQ(tokenizer.encode("One").size() + 2, tokenizer.encode("One great part").size());
+  const ChoiceScore s = score(questions);
+  const size_t tokens[] = {2, tokenizer.encode("One great part").size() - 1};
+  for (size_t q = 0; q < 2; q++) {
+    const double want = expected(questions[q], 0, tokens[q]);
+    EXPECT_NEAR(s.log_probabilities[q][0], want, 1e-4 * std::abs(want)) << q;
+  }
 }
 
 /// Made-up documents, a byte a token, all of them held out.

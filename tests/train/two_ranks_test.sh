@@ -6,7 +6,7 @@
 set -euo pipefail
 jambalaya=$1 mpirun=$2
 folder=$(mktemp -d "${TMPDIR:-/tmp}/jambalaya-test-XXXXXX")
-trap 'rm -rf "$folder"' EXIT
+trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$folder"' EXIT
 cd "$folder"
 export HOME=${HOME:-$folder}
 export OMPI_MCA_mpi_yield_when_idle=1  # two ranks may share one core
