@@ -122,11 +122,14 @@ class PanelDrawing {
         pen_down = false;
         continue;
       }
-      path += cat(pen_down ? "L" : "M", coordinate(at_x(step)), " ", coordinate(at_y(scaled(value))));
+      // A point without neighbours shows as a dot: round caps on a line of no length.
+      path += cat(pen_down ? "L" : "M", coordinate(at_x(step)), " ", coordinate(at_y(scaled(value))),
+                  pen_down ? "" : "h0");
       pen_down = true;
     }
-    std::string s =
-        cat("<path fill=\"none\" stroke=\"", color, "\" stroke-width=\"1.5\" d=\"", path, "\"/>\n");
+    if (path.empty()) return "";
+    std::string s = cat("<path fill=\"none\" stroke-linecap=\"round\" stroke=\"", color,
+                        "\" stroke-width=\"1.5\" d=\"", path, "\"/>\n");
     if (!curve.label.empty())
       s += cat("<text class=\"tick\" fill=\"", color, "\" text-anchor=\"end\" x=\"",
                coordinate(kWidth - kRight), "\" y=\"", coordinate(kTop + 12 * double(index) + 4), "\">",
@@ -174,8 +177,10 @@ void write_run_curves(const std::string& folder, const std::string& title) {
                             "max_expert_load"}) {
       const Json* value = json.find(key);
       if (const Json* timing = json.find("timing"); !value && timing) value = timing->find(key);
-      if (value && (value->is(Json::Kind::number) || value->is(Json::Kind::integer)))
-        points[key].emplace_back(step, value->number);
+      if (!value) continue;
+      // "nan" and "inf" are strings in JSON: they stay as gaps.
+      const bool finite = value->is(Json::Kind::number) || value->is(Json::Kind::integer);
+      points[key].emplace_back(step, finite ? value->number : std::numeric_limits<double>::quiet_NaN());
     }
   }
   replace_file(

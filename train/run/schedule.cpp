@@ -19,7 +19,10 @@ double learning_rate(const OptimizerSection& o, int64_t step, int64_t steps) {
       return o.lr * (o.final_lr + (1 - o.final_lr) * 0.5 * (1 + std::cos(std::numbers::pi * progress)));
     }
     case Schedule::wsd: {
-      double length = std::max(o.decay_share * double(steps), 1.0), begin = double(steps) - length;
+      // The decay begins where the warm-up ends at the earliest.
+      double begin =
+          std::max(double(steps) * (1 - o.decay_share), double(std::min(o.warmup_steps, steps - 1)));
+      double length = std::max(double(steps) - begin, 1.0);
       double progress = std::clamp((double(step) + 1 - begin) / length, 0.0, 1.0);
       return o.lr * (1 - (1 - o.final_lr) * progress);
     }
