@@ -115,18 +115,22 @@ class PanelDrawing {
   }
 
   std::string line(const Curve& curve, const char* color, size_t index) const {
-    std::string path;
-    bool pen_down = false;
+    std::string path, point;
+    int run = 0;  // points of the stretch without a gap
+    // A point without neighbours becomes a line of no length, which round caps show as a dot.
+    const auto end_run = [&] {
+      if (run == 1) path += "L" + point;
+      run = 0;
+    };
     for (auto [step, value] : curve.points) {
       if (!drawable(value)) {
-        pen_down = false;
+        end_run();
         continue;
       }
-      // A point without neighbours shows as a dot: round caps on a line of no length.
-      path += cat(pen_down ? "L" : "M", coordinate(at_x(step)), " ", coordinate(at_y(scaled(value))),
-                  pen_down ? "" : "h0");
-      pen_down = true;
+      point = cat(coordinate(at_x(step)), " ", coordinate(at_y(scaled(value))));
+      path += (run++ ? "L" : "M") + point;
     }
+    end_run();
     if (path.empty()) return "";
     std::string s = cat("<path fill=\"none\" stroke-linecap=\"round\" stroke=\"", color,
                         "\" stroke-width=\"1.5\" d=\"", path, "\"/>\n");
