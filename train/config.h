@@ -1,5 +1,5 @@
 // The configuration of a run: YAML -> plain structs. docs/configuration.md is generated from the table of
-// options (config_options.cpp), which gives every field its key, default, range and explanation.
+// options (config/options.cpp), which gives every field its key, default, range and explanation.
 #pragma once
 #include <cstdint>
 #include <map>

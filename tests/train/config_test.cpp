@@ -9,8 +9,8 @@
 
 #include "kernels/error.h"
 #include "model/parameters.h"
-#include "train/config_options.h"
-#include "train/config_values.h"
+#include "train/config/options.h"
+#include "train/config/values.h"
 
 namespace jambalaya {
 namespace {

@@ -6,7 +6,7 @@
 #include "kernels/error.h"
 #include "train/commands/commands.h"
 #include "train/commands/help_text.h"
-#include "train/config_values.h"
+#include "train/config/values.h"
 
 namespace jambalaya {
 

@@ -2,7 +2,7 @@
 #include <cstdio>
 
 #include "train/commands/commands.h"
-#include "train/config_options.h"
+#include "train/config/options.h"
 #include "train/json.h"
 
 namespace jambalaya {

@@ -1,7 +1,7 @@
 // Rules between the fields of a config, besides those of the model (model/layer_kinds.cpp) and of the
 // parallel layout (Mesh, which knows the number of ranks).
 #include "model/config_limits.h"
-#include "train/config_options.h"
+#include "train/config/options.h"
 
 namespace jambalaya {
 

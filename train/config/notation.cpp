@@ -1,5 +1,5 @@
 // model.notation beside the single keys: it sets them all, and what the keys then say must not contradict it.
-#include "train/config_loader.h"
+#include "train/config/loader.h"
 
 namespace jambalaya {
 

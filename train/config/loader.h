@@ -8,8 +8,8 @@
 
 #include "kernels/error.h"
 #include "train/config.h"
-#include "train/config_options.h"
-#include "train/config_yaml.h"
+#include "train/config/options.h"
+#include "train/config/yaml.h"
 
 namespace jambalaya {
 

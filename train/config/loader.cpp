@@ -7,8 +7,8 @@
 #include <fstream>
 #include <sstream>
 
-#include "train/config_loader.h"
-#include "train/config_values.h"
+#include "train/config/loader.h"
+#include "train/config/values.h"
 
 namespace jambalaya {
 

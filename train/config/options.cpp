@@ -1,7 +1,7 @@
 // The option table besides the model's rows.
-#include "train/config_options.h"
+#include "train/config/options.h"
 
-#include "train/option_builders.h"
+#include "train/config/option_builders.h"
 
 namespace jambalaya {
 

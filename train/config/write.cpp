@@ -1,5 +1,5 @@
 // The option table as text: the resolved config and its reference.
-#include "train/config_options.h"
+#include "train/config/options.h"
 
 namespace jambalaya {
 

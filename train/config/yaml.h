@@ -1,5 +1,5 @@
 // YAML as a small tree with places. The reader is strict: one document of maps, lists and scalars, without
-// anchors, aliases, merge keys, tags or duplicate keys. yaml-cpp stands behind it (config_yaml.cpp).
+// anchors, aliases, merge keys, tags or duplicate keys. yaml-cpp stands behind it (yaml.cpp).
 #pragma once
 #include <string>
 #include <utility>

@@ -1,4 +1,4 @@
-#include "train/config_values.h"
+#include "train/config/values.h"
 
 #include <algorithm>
 #include <charconv>

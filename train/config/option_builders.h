@@ -4,8 +4,8 @@
 #include <limits>
 
 #include "kernels/error.h"
-#include "train/config_options.h"
-#include "train/config_values.h"
+#include "train/config/options.h"
+#include "train/config/values.h"
 
 namespace jambalaya::options {
 

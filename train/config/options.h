@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "train/config.h"
-#include "train/config_yaml.h"
+#include "train/config/yaml.h"
 
 namespace jambalaya {
 

@@ -1,6 +1,6 @@
 // The only file that sees yaml-cpp. Its event interface is used rather than its tree: the tree accepts
 // duplicate keys silently and shares alias nodes, so that a small file can unfold to billions of them.
-#include "train/config_yaml.h"
+#include "train/config/yaml.h"
 
 #include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/exceptions.h>

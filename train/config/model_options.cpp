@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "model/config_limits.h"
-#include "train/option_builders.h"
+#include "train/config/option_builders.h"
 
 namespace jambalaya::options {
 
