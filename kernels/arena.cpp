@@ -17,7 +17,7 @@ Arena::Arena(std::string name, int64_t capacity)
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED)
     throw Error(Exit::io, cat("cannot reserve ", capacity_ >> 20, " MiB of address space for the ", name_,
-                              " arena: lower the limit set by 'ulimit -v', or the model or batch size"));
+                              " arena: raise or remove the limit set by 'ulimit -v'"));
   madvise(p, size_t(capacity_), MADV_HUGEPAGE);
   base_ = static_cast<char*>(p);
 }

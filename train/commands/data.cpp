@@ -93,6 +93,10 @@ int run_data_encode(const DataEncodeOptions& o) {
                        log_info(cat("encoded ", p.raw_bytes >> 20, " MiB, ", p.documents, " documents, ",
                                     p.tokens, " tokens (file ", p.files_done + 1, " of ", p.files, ")"));
                      });
+  if (manifest.totals("train").documents == 0)
+    log_warning(
+        "no document is left for training: a .txt file is one document unless --split-on says where to cut "
+        "it");
   if (o.json) {
     Json answer = Json::make_object();
     answer.set("output", o.output)

@@ -1,10 +1,12 @@
 // jambalaya tokenizer train | encode
 #include <cstdio>
+#include <filesystem>
 
 #include "data/bpe_train.h"
 #include "data/text_reader.h"
 #include "data/tokenizer.h"
 #include "train/commands/commands.h"
+#include "train/files.h"
 #include "train/json.h"
 #include "train/run/log.h"
 
@@ -42,6 +44,10 @@ class Progress {
 }  // namespace
 
 int run_tokenizer_train(const TokenizerTrainOptions& o) {
+  if (std::filesystem::is_directory(o.output))
+    throw Error(Exit::usage, cat("--output ", o.output, " is a folder: name a file, such as ", o.output,
+                                 "/tokenizer.json"));
+  create_folders(parent_folder(o.output));
   ThreadPool pool(thread_count(o.threads));
   BpeTrainOptions options{.vocab_size = o.vocab_size};
   options.progress = Progress();

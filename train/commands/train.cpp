@@ -4,6 +4,7 @@
 #include "train/commands/commands.h"
 #include "train/config.h"
 #include "train/run/log.h"
+#include "train/run/memory_check.h"
 #include "train/run/signals.h"
 
 namespace jambalaya {
@@ -18,6 +19,7 @@ int run_train(const TrainOptions& o) {
     log_settings().level = log_level_of(config.log.level);  // -q and -v win
   watch_signals();
   Runtime runtime(config.parallel, config.run.threads, config.run.device);
+  check_memory(config.model, config.train.precision, true, local_size());
   Exit exit = Trainer(runtime, config, o.resume).run();
   return int(exit);
 }

@@ -1,5 +1,7 @@
 #include "train/run/loaded_model.h"
 
+#include "train/run/log.h"
+#include "train/run/memory_check.h"
 #include "train/run/persistence.h"
 
 namespace jambalaya {
@@ -14,7 +16,7 @@ Precision precision_of(const std::string& name) {
 
 LoadedModel::LoadedModel(const std::string& path, const std::string& precision_name,
                          const std::string& tokenizer_path, int threads)
-    : info(resolve_checkpoint(path)), runtime(Runtime::single(threads)) {
+    : info(resolve_checkpoint(path, &skipped_checkpoints)), runtime(Runtime::single(threads)) {
   if (local_size() > 1)
     throw Error(Exit::layout,
                 "this command runs on one rank: start it without mpirun, with --threads for more cores");
@@ -24,6 +26,8 @@ LoadedModel::LoadedModel(const std::string& path, const std::string& precision_n
     sequence_length = config.data.sequence_length;
   }
   if (!precision_name.empty()) precision = precision_of(precision_name);
+  if (!skipped_checkpoints.empty()) log_warning(skipped_checkpoints);
+  check_memory(info.model, precision, false, 1);
   parameters = std::make_unique<Parameters>(info.model, precision, false);
   regions = std::make_unique<Regions>(runtime->mesh());
   jamba = std::make_unique<Jamba>(*parameters, *regions);

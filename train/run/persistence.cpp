@@ -47,6 +47,8 @@ void check_same_model(const CheckpointInfo& info, const ModelConfig& config) {
   // the end); what its tensors mean may not.
   ModelConfig model = config;
   const ModelConfig& stored = info.model;
+  model.mamba_dt_rank =
+      stored.dt_rank() == config.dt_rank() ? stored.mamba_dt_rank : config.mamba_dt_rank;  // 0: automatic
   model.aux_mode = stored.aux_mode;
   model.router_aux_loss_coef = stored.router_aux_loss_coef;
   model.router_z_loss_coef = stored.router_z_loss_coef;

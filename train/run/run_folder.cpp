@@ -72,6 +72,7 @@ std::string RunFolder::path_to_resume(const std::string& resume, std::string& wa
 std::optional<CheckpointInfo> RunFolder::choose(const std::string& resume) {
   const std::string path = on_lead(ranks_, [&] {
     std::string warnings, chosen = path_to_resume(resume, warnings);
+    while (warnings.ends_with('\n')) warnings.pop_back();
     if (!warnings.empty()) log_warning(warnings);
     return chosen;
   });

@@ -239,6 +239,9 @@ struct Trainer::Impl {
     banner();
     run_start = segment_start = Clock::now();
     first_step = state.step;
+    if (state.step >= config.train.steps)
+      log_info(cat("the run is at step ", state.step, " of ", config.train.steps,
+                   " already: raise train.steps to go on"));
     while (state.step < config.train.steps) {
       if (step())
         return leave(stop_signal() ? "a signal asked for it"
