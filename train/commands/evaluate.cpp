@@ -17,6 +17,10 @@ void evaluate_text(const EvaluateOptions& o, LoadedModel& model, Json& answer) {
   if (dataset.manifest().vocab_size > model.info.model.vocab_size)
     throw Error(Exit::usage, cat(o.data, " was encoded with ", dataset.manifest().vocab_size,
                                  " ids, the model has ", model.info.model.vocab_size));
+  if (model.tokenizer && model.tokenizer->fingerprint() != dataset.manifest().tokenizer_fingerprint)
+    throw Error(Exit::usage, cat(o.data,
+                                 " was encoded with another tokenizer than the model's: its ids mean other "
+                                 "texts; encode the text with the model's tokenizer.json"));
   HeldOut text(dataset.held_out(), o.sequence_length > 0 ? o.sequence_length : model.sequence_length, o.batch,
                o.tokens);
   HeldOutScore score = evaluate_held_out(*model.runtime, *model.jamba, text);

@@ -36,6 +36,11 @@ LoadedModel::LoadedModel(const std::string& path, const std::string& precision_n
     tokenizer = Tokenizer::load(tokenizer_path);
   else if (!info.state.tokenizer_json.empty())
     tokenizer = Tokenizer::from_json(info.state.tokenizer_json, info.path + " (its tokenizer)");
+  if (!tokenizer_path.empty() && !info.state.tokenizer_json.empty() &&
+      tokenizer->json() != info.state.tokenizer_json)
+    log_warning(
+        cat(tokenizer_path,
+            " is another tokenizer than the one that the model was trained with: ids may mean other texts"));
   if (tokenizer && tokenizer->vocab_size() > info.model.vocab_size)
     throw Error(Exit::usage,
                 cat("the tokenizer has ", tokenizer->vocab_size(), " ids, the model's vocabulary ",
