@@ -89,10 +89,12 @@ void Jamba::extend(Context& ctx, DecodeState& state, const Tensor& ids, const st
     slots.push_back(s);
     state.lengths_[size_t(s)] += lengths[size_t(s)];
   }
+  m.borrow_head(Travel::forward);
   Tensor h_sum, rstd, y = m.normalize(pass, last, h_sum, rstd);
-  if (rows == sequences) return linear(pass, m.head, y, logits);
-  Tensor some = pass.keep(DType::f32, {rows, logits.columns()}, "logits");
+  Tensor some = rows == sequences ? logits : pass.keep(DType::f32, {rows, logits.columns()}, "logits");
   linear(pass, m.head, y, some);
+  m.give_head_back(Travel::forward);
+  if (rows == sequences) return;
   for (int64_t i = 0; i < rows; i++)
     pass.ops().scale_copy(ctx, {.x = some.slice_rows(i, i + 1),
                                 .y = logits.slice_rows(slots[size_t(i)], slots[size_t(i)] + 1)});

@@ -29,6 +29,7 @@ void Jamba::train(Context& ctx, const Batch& batch, const LossScale& scale, Tens
   if (m.stats) m.regions.sum_over_tokens(ctx, m.stats);
   m.balance(pass, scale.micro_tokens, scale.micro, sums);
 
+  m.borrow_head(Travel::backward);
   Tensor h_sum, rstd, y = m.normalize(pass, hidden, h_sum, rstd);
   Tensor dy = pass.keep(pass.act(), {t, d}, "final gradient"),
          dh = pass.keep(DType::f32, {t, d}, "residual gradient");
@@ -47,6 +48,7 @@ void Jamba::train(Context& ctx, const Batch& batch, const LossScale& scale, Tens
                                      .rstd = rstd,
                                      .dh = dh,
                                      .dweight = m.parameters.gradient(m.final_norm)});
+  m.give_head_back(Travel::backward);
   if (on_gradients && !m.config.tie_word_embeddings) on_gradients(int(m.layers.size()));
   m.backward(pass, batch.ids, dh, scale);
   if (on_gradients && m.config.tie_word_embeddings) on_gradients(int(m.layers.size()));
@@ -60,6 +62,7 @@ void Jamba::evaluate(Context& ctx, const Batch& batch, Tensor sums, Tensor nll, 
   const double tokens = double(pass.tokens());
   Impl::Hidden hidden = m.forward(pass, batch.ids, sums, tokens);
   m.balance(pass, tokens, 1, sums);
+  m.borrow_head(Travel::forward);
   Tensor h_sum, rstd, y = m.normalize(pass, hidden, h_sum, rstd);
   pass.ops().head_loss(ctx, {.h = y,
                              .w = m.parameters.compute(m.head),
@@ -68,6 +71,7 @@ void Jamba::evaluate(Context& ctx, const Batch& batch, Tensor sums, Tensor nll, 
                              .nll = nll,
                              .correct = correct});
   if (logits) linear(pass, m.head, y, logits);
+  m.give_head_back(Travel::forward);
 }
 
 std::vector<LayerTelemetry> Jamba::layer_telemetry() const {

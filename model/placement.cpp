@@ -56,9 +56,20 @@ void append_rectangles(const std::vector<int64_t>& shape, size_t dim, std::vecto
 int64_t Piece::numel() const { return product(shape); }
 
 PlacementRanks placement_of(Mesh& mesh) {
-  PlacementRanks ranks;
-  ranks.dense = ranks.expert_data = {.replica = mesh.data().rank(), .replicas = mesh.data().size()};
-  return ranks;
+  const Layout& layout = mesh.layout();
+  const auto group = [](Communicator& shard, Communicator& replicas) {
+    return ShardGroup{shard.rank(), shard.size(), replicas.rank(), replicas.size()};
+  };
+  return {.tensor = mesh.tensor_rank(),
+          .tensors = layout.tensor,
+          .expert = mesh.expert_rank(),
+          .experts = layout.expert,
+          .expert_tensor = mesh.expert_tensor_rank(),
+          .expert_tensors = layout.expert_tensor,
+          .sequence = layout.sequence,
+          .dense = group(mesh.dense_shard(), mesh.dense_replicas()),
+          .expert_data = group(mesh.expert_shard(), mesh.expert_replicas()),
+          .full = layout.sharding == Sharding::full};
 }
 
 const ShardGroup& shard_group(const ParameterRow& row, const PlacementRanks& ranks) {

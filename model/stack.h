@@ -69,6 +69,9 @@ struct Jamba::Impl {
   Tensor normalize(const Pass& pass, const Hidden& hidden, Tensor& h_sum, Tensor& rstd);
   void balance(const Pass& pass, double tokens, double micro, const Tensor& sums);
   void backward(const Pass& pass, const Tensor& ids, const Tensor& dh, const LossScale& scale);
+  /// Final norm and head, and the embedding where it is the head (see Parameters::borrow).
+  void borrow_head(Travel travel);
+  void give_head_back(Travel travel);
   BranchStatistics statistics_of(size_t layer, const Tensor& sums, double micro_tokens) const;
 
  private:
