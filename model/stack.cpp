@@ -113,11 +113,11 @@ void Jamba::Impl::backward(const Pass& pass, const Tensor& ids, const Tensor& dh
   const int64_t t = pass.rows(), d = config.hidden_size;
   for (size_t i = layers.size(); i-- > 0;) {
     Arena::Mark mark = saved.mark();
+    // What is computed again must not replace what was told, which is merged over the ranks by now.
+    if (layers[i].mamba) layers[i].mamba->delta_range = {};
     if (owner.recompute == Recompute::layer) {
       Tensor h = pass.keep(pass.residual(), {t, d}, "residual stream"),
              out = pass.keep(pass.act(), {t, d}, "channel mixer output");
-      // The statistics of the first forward are by now summed over the ranks: the second one must not replace
-      // them.
       Moe* const moe = layers[i].moe.get();
       const Tensor summed = moe ? moe->stats : Tensor{};
       if (moe) moe->stats = pass.keep(DType::f32, {summed.numel()}, "router statistics");
