@@ -22,17 +22,17 @@ class Optimizer {
 
   int64_t steps() const { return steps_; }
   void set_steps(int64_t steps) { steps_ = steps; }
-  /// Moments of a row, f32, local shape.
-  Tensor first_moment(int row) const { return like(row, m_); }
-  Tensor second_moment(int row) const { return like(row, v_); }
+  /// Flat f32 [owned_size], in the places of the owned masters.
+  Tensor first_moments() const { return m_; }
+  Tensor second_moments() const { return v_; }
 
  private:
-  /// Neighbouring rows that are updated alike.
+  /// Neighbouring owned ranges that are updated alike.
   struct Segment {
+    int part;  ///< of its last element
     int64_t begin, end;
     double decay, lr_factor;
   };
-  Tensor like(int row, const Tensor& flat) const;
 
   Parameters& parameters_;
   OptimizerSection settings_;

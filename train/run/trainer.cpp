@@ -31,16 +31,23 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-/// Gradients of one table layer become final together.
-std::vector<GradientReducer::Range> gradient_groups(const Parameters& p) {
-  std::vector<GradientReducer::Range> groups;
-  const auto& table = p.table();
-  for (size_t i = 0; i < table.size(); i++) {
-    int64_t end = i + 1 < table.size() ? p.offset(int(i) + 1) : p.flat_size();
-    if (i == 0 || table[i].layer != table[i - 1].layer)
-      groups.push_back({p.offset(int(i)), end});
-    else
-      groups.back().end = end;
+/// Gradients of a unit's dense parts become final together, and so do those of its experts.
+struct GradientGroups {
+  std::vector<GradientReducer::Range> ranges;
+  std::vector<std::vector<int>> of_unit;
+};
+GradientGroups gradient_groups(const Parameters& p) {
+  GradientGroups groups;
+  const std::vector<Part>& parts = p.parts();
+  for (size_t i = 0; i < parts.size(); i++) {
+    const Part& part = parts[i];
+    if (i > 0 && parts[i - 1].unit == part.unit && parts[i - 1].expert == part.expert) {
+      groups.ranges.back().end = part.begin + part.size;
+      continue;
+    }
+    groups.of_unit.resize(std::max(groups.of_unit.size(), size_t(part.unit) + 1));
+    groups.of_unit[size_t(part.unit)].push_back(int(groups.ranges.size()));
+    groups.ranges.push_back({part.begin, part.begin + part.size});
   }
   return groups;
 }
@@ -68,11 +75,12 @@ struct Trainer::Impl {
         ranks(r.mesh().data()),
         folder(ranks, c.run.folder),
         dataset(c.data.folder),
-        parameters(c.model, c.train.precision, true),
+        parameters(c.model, c.train.precision, true, placement_of(r.mesh())),
         regions(r.mesh()),
         jamba(parameters, regions),
         optimizer(parameters, c.optimizer),
-        reducer(ranks, parameters.flat_gradient(), gradient_groups(parameters), c.train.bucket_mb << 20),
+        groups(gradient_groups(parameters)),
+        reducer(queue, ranks, parameters.flat_gradient(), groups.ranges, c.train.bucket_mb << 20),
         loader(dataset.train(), loader_options(c, r.mesh())),
         detector(c.train.spike_factor) {
     if (dataset.manifest().vocab_size > c.model.vocab_size)
@@ -205,13 +213,17 @@ struct Trainer::Impl {
       documents.assign(b.lengths);
       if (i + 1 == batches.size()) {  // gradients are final in this backward
         reducer.begin();
-        jamba.on_gradients = [this](int layer) { reducer.ready(layer + 1); };
+        jamba.on_gradients = [this](int layer) {
+          for (int group : groups.of_unit[size_t(layer + 1)]) reducer.ready(group);
+        };
       }
       jamba.train(ctx, {make_tensor(b.ids.data(), {t}), make_tensor(b.targets.data(), {t}), documents.view()},
                   scale, sums);
     }
-    reducer.finish();
-    report.reduce_wait = reducer.wait_seconds();
+    start = Clock::now();
+    reducer.flush();
+    queue.drain();
+    report.reduce_wait = seconds_since(start);
     ranks.all_reduce(make_tensor(totals.sums, {kLossSums}));
     ranks.all_reduce(make_tensor(&totals.flops, {1}));
     fill_losses(totals, double(batches.size()), report);
@@ -371,8 +383,7 @@ struct Trainer::Impl {
     state.metrics_bytes = runtime.lead() ? metrics->bytes() : 0;
     ranks.broadcast(make_tensor(&state.metrics_bytes, {1}), 0);
     std::string path = save_checkpoint(runtime.mesh().world(), folder.checkpoints(),
-                                       boxes_to_write(parameters, &optimizer, ranks.rank(), ranks.size()),
-                                       state, config.model, false);
+                                       boxes_to_write(parameters, &optimizer), state, config.model, false);
     if (runtime.lead()) {
       prune_checkpoints(folder.checkpoints(), config.checkpoint.keep_last, config.checkpoint.keep_every);
       draw();
@@ -419,6 +430,8 @@ struct Trainer::Impl {
   Regions regions;
   Jamba jamba;
   Optimizer optimizer;
+  GradientGroups groups;
+  CommunicationQueue queue;
   GradientReducer reducer;
   Loader loader;
   BadStepDetector detector;
