@@ -37,7 +37,14 @@ ParameterSync::ParameterSync(Parameters& parameters, Mesh& mesh, int64_t bucket_
   if (sharded) parameters.set_lender(this);
 }
 
-ParameterSync::~ParameterSync() { parameters_.set_lender(nullptr); }
+ParameterSync::~ParameterSync() {
+  parameters_.set_lender(nullptr);
+  try {
+    queue_.drain();  // jobs use what is about to go
+  } catch (const std::exception&) {
+    // Someone lost a peer and is on the way out: the error that brought us here is the one to be told.
+  }
+}
 
 void ParameterSync::make_reducer(Group& group, bool expert, int64_t bucket_bytes) {
   if (group.shard->size() > 1 || group.replicas->size() == 1) return;
