@@ -7,32 +7,12 @@
 
 namespace jambalaya {
 
-namespace {
-
-struct Sizes {  // of buffers, elements
-  int64_t values = 0, compute = 0, gradients = 0;
-};
-/// What stays in memory besides the owned ranges.
-Sizes resident_sizes(const PartPlan& plan, const PlacementRanks& ranks, bool with_gradients) {
-  Sizes n;
-  for (const Part& part : plan.parts) {
-    if (part.shards > 1 && ranks.full) continue;
-    if (part.compute) n.compute += part.size;
-    if (part.shards == 1) continue;  // owned ranges are the whole
-    if (part.value) n.values += part.size;
-    if (with_gradients) n.gradients += part.size;
-  }
-  return n;
-}
-
-}  // namespace
-
 Parameters::Parameters(const ModelConfig& config, Precision precision, bool with_gradients,
                        const PlacementRanks& ranks)
     : config_(config), precision_(precision), ranks_(ranks), table_(parameter_table(config)) {
   for (const ParameterRow& row : table_) shapes_.push_back(local_shape(row, ranks_));
   plan_ = plan_parts(table_, ranks_, precision == Precision::bf16);
-  const Sizes n = resident_sizes(plan_, ranks_, with_gradients);
+  const Residents n = residents(plan_, ranks_, with_gradients);
   parameter_arena_ =
       std::make_unique<Arena>("parameters", (plan_.owned_size + n.values) * 4 + n.compute * 2 + 4096);
   masters_ = parameter_arena_->tensor(DType::f32, {plan_.owned_size}, "masters");
@@ -49,7 +29,7 @@ Parameters::Parameters(const ModelConfig& config, Precision precision, bool with
 Parameters::~Parameters() = default;
 
 void Parameters::place_resident() {
-  const Sizes n = resident_sizes(plan_, ranks_, with_gradients());
+  const Residents n = residents(plan_, ranks_, with_gradients());
   float *values = nullptr, *gradients = nullptr;
   bf16* compute = nullptr;
   if (n.values) values = parameter_arena_->array<float>(n.values, "gathered values");
@@ -133,7 +113,7 @@ void Parameters::initialize(uint64_t seed, ThreadPool* pool) {
     const ParameterRow& row = table_[size_t(slice.row)];
     float* const out = masters_.ptr<float>() + slice.at - slice.begin;  // where the row would begin
     auto fill = [&](int64_t begin, int64_t end) {
-      for (const Piece& piece : pieces(row, ranks_, slice.begin + begin, slice.begin + end))
+      for (const Rectangle& piece : pieces(row, ranks_, slice.begin + begin, slice.begin + end))
         for (const Stretch& run : stretches(row, piece))
           initial_values(config_, row, seed, run.global, run.global + run.count, out + run.local);
     };

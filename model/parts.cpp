@@ -77,4 +77,16 @@ PartPlan plan_parts(const std::vector<ParameterRow>& table, const PlacementRanks
   return plan;
 }
 
+Residents residents(const PartPlan& plan, const PlacementRanks& ranks, bool with_gradients) {
+  Residents n;
+  for (const Part& part : plan.parts) {
+    if (part.shards > 1 && ranks.full) continue;
+    if (part.compute) n.compute += part.size;
+    if (part.shards == 1) continue;  // owned ranges are the whole
+    if (part.value) n.values += part.size;
+    if (with_gradients) n.gradients += part.size;
+  }
+  return n;
+}
+
 }  // namespace jambalaya

@@ -36,4 +36,12 @@ struct PartPlan {
 /// bf16: the model reads compute copies where a row has them.
 PartPlan plan_parts(const std::vector<ParameterRow>& table, const PlacementRanks& ranks, bool bf16);
 
+/// Elements that stay in memory besides the owned ranges.
+struct Residents {
+  int64_t values = 0;     ///< f32: gathered, of sharded parts
+  int64_t compute = 0;    ///< bf16 copies
+  int64_t gradients = 0;  ///< f32: before their reduction, of sharded parts
+};
+Residents residents(const PartPlan& plan, const PlacementRanks& ranks, bool with_gradients);
+
 }  // namespace jambalaya

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <map>
 
 #include "model/shard_moves.h"
 
@@ -24,29 +25,36 @@ UnitRing::UnitRing(Parameters& parameters, CommunicationQueue& queue, Communicat
     parts_.resize(std::max(parts_.size(), size_t(part.unit) + 1));
     parts_[size_t(part.unit)].push_back(int(i));
   }
-  int64_t bytes = 0, elements = 0;  // of the largest unit
-  for (const std::vector<int>& parts : parts_) {
-    int64_t b = 0, n = 0;
-    for (int part : parts) {
-      b += value_bytes(parameters.parts()[size_t(part)]);
-      n += parameters.parts()[size_t(part)].size;
-    }
-    bytes = std::max(bytes, b), elements = std::max(elements, n);
-  }
-  arena_ =
-      std::make_unique<Arena>("borrowed units", kValueSlots * bytes + kGradientSlots * elements * 4 + 4096);
+  const SlotBytes bytes = slot_bytes(parameters.parts());
+  const int64_t capacity = kValueSlots * bytes.values + kGradientSlots * bytes.gradients;
+  arena_ = std::make_unique<Arena>("borrowed units", capacity + 4096);
   for (int i = 0; i < kValueSlots; i++) {
     ValueSlot slot;
-    slot.data = arena_->array<char>(bytes, "values");
+    slot.data = arena_->array<char>(bytes.values, "values");
     values_.push_back(slot);
   }
   if (!parameters.with_gradients()) return;
   for (int i = 0; i < kGradientSlots; i++) {
     GradientSlot slot;
-    slot.data = arena_->array<float>(elements, "gradients");
-    std::memset(slot.data, 0, size_t(elements) * sizeof(float));
+    slot.data = arena_->array<float>(bytes.gradients / 4, "gradients");
+    std::memset(slot.data, 0, size_t(bytes.gradients));
     gradients_.push_back(slot);
   }
+}
+
+UnitRing::SlotBytes UnitRing::slot_bytes(const std::vector<Part>& parts) {
+  std::map<int, SlotBytes> of_unit;
+  for (const Part& part : parts) {
+    if (part.shards == 1) continue;
+    of_unit[part.unit].values += value_bytes(part);
+    of_unit[part.unit].gradients += part.size * 4;
+  }
+  SlotBytes largest;
+  for (const auto& [unit, bytes] : of_unit) {
+    largest.values = std::max(largest.values, bytes.values);
+    largest.gradients = std::max(largest.gradients, bytes.gradients);
+  }
+  return largest;
 }
 
 std::vector<PartMemory> UnitRing::layout(int unit, char* values, float* gradients) const {

@@ -18,6 +18,12 @@ class UnitRing {
   /// Gradients: one being computed, one being reduced.
   static constexpr int kGradientSlots = 2;
 
+  /// Bytes of one slot: what the largest unit needs.
+  struct SlotBytes {
+    int64_t values = 0, gradients = 0;
+  };
+  static SlotBytes slot_bytes(const std::vector<Part>& parts);
+
   /// The communicators are used by jobs of `queue` alone.
   UnitRing(Parameters& parameters, CommunicationQueue& queue, Communicator& dense_shard,
            Communicator& expert_shard);

@@ -32,13 +32,22 @@ Optimizer::Optimizer(Parameters& parameters, const OptimizerSection& settings)
       last->end = s.end, last->part = s.part;
     else
       segments_.push_back(s);
+    const int holders = copies(row, parameters.ranks()) * shard_group(row, parameters.ranks()).replicas;
+    if (!holdings_.empty() && holdings_.back().holders == holders)
+      holdings_.back().end = s.end;
+    else
+      holdings_.push_back({s.begin, s.end, holders});
   }
 }
 
-double Optimizer::gradient_norm(Context& ctx) {
+double Optimizer::gradient_norm(Context& ctx, Communicator& world) {
   double* squares = squares_.ptr<double>();
   squares[0] = squares[1] = 0;
-  ctx.ops->sum_squares(ctx, {.x = parameters_.owned_gradient(), .out = squares_});
+  for (const Holding& h : holdings_)
+    ctx.ops->sum_squares(ctx, {.x = parameters_.owned_gradient().slice_rows(h.begin, h.end),
+                               .weight = 1.0 / h.holders,
+                               .out = squares_});
+  if (world.size() > 1) world.all_reduce(squares_.slice_rows(0, 1));
   return std::sqrt(squares[0]);
 }
 

@@ -1,11 +1,12 @@
-// AdamW over the flat parameter buffers: one optimizer, one step counter, groups read from the parameter
-// table.
+// AdamW over what a rank owns of the parameters: one optimizer, one step counter, groups read from the
+// parameter table.
 #pragma once
 #include <memory>
 #include <vector>
 
 #include "kernels/ops.h"
 #include "model/parameters.h"
+#include "parallel/communicator.h"
 #include "train/config.h"
 
 namespace jambalaya {
@@ -14,8 +15,8 @@ class Optimizer {
  public:
   Optimizer(Parameters& parameters, const OptimizerSection& settings);
 
-  /// Norm of all gradients (after their reduction), fixed order; NaN when any gradient is.
-  double gradient_norm(Context& ctx);
+  /// Norm of the gradients of all ranks (after their reduction), fixed order; NaN when any gradient is.
+  double gradient_norm(Context& ctx, Communicator& world);
   /// One update at `lr` with gradients scaled so that their norm is at most settings.clip:
   /// factor = min(1, clip / (norm + 1e-6)).
   void step(Context& ctx, double lr, double norm);
@@ -33,12 +34,18 @@ class Optimizer {
     int64_t begin, end;
     double decay, lr_factor;
   };
+  /// A range of owned gradients of which each element counts once in the norm, though `holders` ranks own it.
+  struct Holding {
+    int64_t begin, end;
+    int holders;
+  };
 
   Parameters& parameters_;
   OptimizerSection settings_;
   std::unique_ptr<Arena> arena_;
   Tensor m_, v_, grad_scale_, squares_;
   std::vector<Segment> segments_;
+  std::vector<Holding> holdings_;
   int64_t steps_ = 0;
 };
 
