@@ -69,14 +69,18 @@ Watchdog& Watchdog::instance() {
 void Watchdog::start(Communicator& world, double deadline_s) {
   stop();
   if (deadline_s <= 0 || world.size() == 1) return;
-  hosts_ = gather_hosts(world);
   rank_ = world.rank();
+  hosts_.assign(size_t(world.size()), "unknown");
+  hosts_[size_t(rank_)] = host_name();
   deadline_s_ = deadline_s;
   folder_.clear();
   stop_ = false;
   on_ = true;
   threads_[0] = std::thread([this] { watch(); });
   threads_[1] = std::thread([this] { listen(); });
+  std::vector<std::string> hosts = gather_hosts(world);  // the first collective of a job is watched too
+  std::lock_guard lock(mutex_);
+  hosts_ = std::move(hosts);
 }
 
 void Watchdog::set_folder(Communicator& world, const std::string& folder) {

@@ -12,6 +12,7 @@
 #include "model/layout_limits.h"
 #include "parallel/mesh.h"
 #include "parallel/mpi_version.h"
+#include "parallel/watchdog.h"
 #include "train/commands/commands.h"
 #include "train/commands/help_text.h"
 #include "train/commands/machine.h"
@@ -90,7 +91,11 @@ void place_ranks(Findings& f, const DoctorOptions& options) {
   f.ranks = {rank};
   try {
     f.launched = launched_by_mpi();
-    if (f.launched) f.ranks = gather_ranks(*make_world_communicator(), rank);
+    if (f.launched) {
+      const std::unique_ptr<Communicator> world = make_world_communicator();
+      Watchdog::instance().start(*world, config.parallel.deadline_s);
+      f.ranks = gather_ranks(*world, rank);
+    }
   } catch (const Error& e) {
     f.advice.push_back(e.what());
   }
