@@ -235,7 +235,7 @@ void finish_world(int code) {
     // These errors are the same on every rank and told by rank 0, which must not be cut short.
     int rank = 0;
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    if (rank != 0 && (code == int(Exit::usage) || code == int(Exit::layout))) usleep(500'000);
+    if (rank != 0 && (code == int(Exit::usage) || code == int(Exit::layout))) usleep(2'000'000);
     MPI_Abort(MPI_COMM_WORLD, code);
   }
   Watchdog::instance().stop();
