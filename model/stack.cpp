@@ -15,6 +15,9 @@ Jamba::Impl::Impl(Jamba& o, Parameters& p, Regions& r, int64_t saved_bytes)
       config(p.config()),
       saved("activations", saved_bytes),
       fixed("telemetry", 64 << 20) {
+  if (r.mesh().layout().context > 1)
+    throw Error(Exit::layout, cat("parallel.context = ", r.mesh().layout().context,
+                                  ": sequences cannot be cut yet; set it to 1"));
   int64_t expert_layers = 0;
   std::vector<LayerKind> kinds = layer_kinds(config);
   for (size_t i = 0; i < kinds.size(); i++) {
@@ -28,6 +31,7 @@ Jamba::Impl::Impl(Jamba& o, Parameters& p, Regions& r, int64_t saved_bytes)
   const int64_t x = config.num_experts, n = int64_t(layers.size());
   delta_ranges = fixed.tensor(DType::f32, {n, 2}, "telemetry");
   branch_sums = fixed.tensor(DType::f64, {n, 2, 2}, "telemetry");
+  activation = fixed.tensor(DType::f64, {2}, "telemetry");
   if (!expert_layers) return;
   stats = fixed.tensor(DType::f32, {expert_layers, 2 * x + 1}, "router statistics");
   dprob = fixed.tensor(DType::f32, {expert_layers, x}, "router statistics");
@@ -44,24 +48,12 @@ Pass Jamba::Impl::make_pass(Context& ctx, const Documents& docs, bool training) 
   return {ctx, config, parameters, regions, saved, docs, training};
 }
 
-BranchStatistics Jamba::Impl::statistics_of(size_t layer, const Tensor& sums, double micro_tokens) const {
-  BranchStatistics s;
-  if (sums && config.act_loss_alpha > 0) {
-    s.activation = sums.slice_rows(kActivation, kActivation + 2);
-    s.weight = 1 / (std::max(micro_tokens, 1.0) * double(config.hidden_size));
-  }
-  if (owner.telemetry) {
-    s.mixer = branch_sums.at(int64_t(layer)).at(0);
-    s.channel = branch_sums.at(int64_t(layer)).at(1);
-  }
-  return s;
-}
-
 Jamba::Impl::Hidden Jamba::Impl::forward(const Pass& pass, const Tensor& ids, const Tensor& sums,
                                          double micro_tokens, std::vector<LayerState>* states) {
-  const int64_t t = pass.tokens(), d = config.hidden_size;
+  const int64_t t = pass.rows(), d = config.hidden_size;
   const bool keep_layers = pass.training && owner.recompute != Recompute::layer;
   if (owner.telemetry) std::memset(branch_sums.data, 0, size_t(branch_sums.bytes()));
+  std::memset(activation.data, 0, size_t(activation.bytes()));
   // Two pairs of buffers in turn: a layer reads its predecessor's (h, branch) and writes its own.
   Hidden buffers[2];
   if (!keep_layers)
@@ -71,7 +63,9 @@ Jamba::Impl::Hidden Jamba::Impl::forward(const Pass& pass, const Tensor& ids, co
     for (Hidden& b : buffers) b.branch = pass.keep(pass.act(), {t, d}, "channel mixer output");
 
   Hidden at{pass.keep(pass.residual(), {t, d}, "residual stream"), {}};
-  pass.ops().embedding_forward(pass.ctx, {.ids = ids, .table = parameters.master(embedding), .y = at.h});
+  parameters.borrow(0, Travel::forward);
+  embed(pass, ids, at.h);
+  parameters.give_back(0, Travel::forward);
   for (size_t i = 0; i < layers.size(); i++) {
     Layer& layer = layers[i];
     Hidden next = buffers[i % 2];
@@ -83,6 +77,7 @@ Jamba::Impl::Hidden Jamba::Impl::forward(const Pass& pass, const Tensor& ids, co
     }
     const LayerState* state = states ? &(*states)[i] : nullptr;
     Arena::Mark mark = saved.mark();
+    parameters.borrow(int(i) + 1, Travel::forward);
     if (pass.training && !keep_layers) {
       // The sum is taken here, so that the stream that enters the layer outlives its other activations.
       kept_[i].h_in = pass.keep(pass.residual(), {t, d}, "residual stream");
@@ -96,10 +91,22 @@ Jamba::Impl::Hidden Jamba::Impl::forward(const Pass& pass, const Tensor& ids, co
     } else {
       layer.forward(pass, at.h, at.branch, next.h, next.branch, statistics_of(i, sums, micro_tokens), state);
     }
+    parameters.give_back(int(i) + 1, Travel::forward);
     if (!keep_layers) saved.release(mark);
     at = next;
   }
+  merge_statistics(sums);
   return at;
+}
+
+void Jamba::Impl::borrow_head(Travel travel) {
+  if (head == embedding) parameters.borrow(0, travel);
+  parameters.borrow(int(layers.size()) + 1, travel);
+}
+
+void Jamba::Impl::give_head_back(Travel travel) {
+  parameters.give_back(int(layers.size()) + 1, travel);
+  if (head == embedding) parameters.give_back(0, travel);
 }
 
 Tensor Jamba::Impl::normalize(const Pass& pass, const Hidden& hidden, Tensor& h_sum, Tensor& rstd) {
@@ -109,7 +116,7 @@ Tensor Jamba::Impl::normalize(const Pass& pass, const Hidden& hidden, Tensor& h_
   Tensor y = pass.keep(pass.act(), {t, d}, "norm output");
   pass.ops().rms_norm_forward(pass.ctx, {.h = hidden.h,
                                          .branch = hidden.branch,
-                                         .weight = parameters.master(final_norm),
+                                         .weight = parameters.value(final_norm),
                                          .eps = float(config.rms_norm_eps),
                                          .h_out = h_sum,
                                          .y = y,
@@ -117,33 +124,18 @@ Tensor Jamba::Impl::normalize(const Pass& pass, const Hidden& hidden, Tensor& h_
   return y;
 }
 
-void Jamba::Impl::balance(const Pass& pass, double tokens, double micro, const Tensor& sums) {
-  if (!stats || tokens == 0) return;  // the means over no tokens are nothing
-  pass.ops().balance_loss(
-      pass.ctx,
-      {.stats = stats,
-       .tokens = tokens,
-       .per_layer = config.aux_mode != AuxMode::hf_global,
-       .factor = config.aux_mode == AuxMode::megablocks ? 1.0 / double(config.num_experts_per_tok) : 1.0,
-       .weight = config.router_aux_loss_coef * micro,
-       .dprob = dprob,
-       .sums = sums.slice_rows(kAux, kAux + 2)});
-  for (Layer& layer : layers)
-    if (layer.moe)
-      layer.moe->z_scale = float(config.router_z_loss_coef * micro / (tokens * double(stats.rows())));
-}
-
 void Jamba::Impl::backward(const Pass& pass, const Tensor& ids, const Tensor& dh, const LossScale& scale) {
   const float activation_weight =
       float(2 * config.act_loss_alpha * scale.micro / (scale.micro_tokens * double(config.hidden_size)));
-  const int64_t t = pass.tokens(), d = config.hidden_size;
+  const int64_t t = pass.rows(), d = config.hidden_size;
   for (size_t i = layers.size(); i-- > 0;) {
     Arena::Mark mark = saved.mark();
+    parameters.borrow(int(i) + 1, Travel::backward);
+    // What is computed again must not replace what was told, which is merged over the ranks by now.
+    if (layers[i].mamba) layers[i].mamba->delta_range = {};
     if (owner.recompute == Recompute::layer) {
       Tensor h = pass.keep(pass.residual(), {t, d}, "residual stream"),
              out = pass.keep(pass.act(), {t, d}, "channel mixer output");
-      // The statistics of the first forward are by now summed over the ranks: the second one must not replace
-      // them.
       Moe* const moe = layers[i].moe.get();
       const Tensor summed = moe ? moe->stats : Tensor{};
       if (moe) moe->stats = pass.keep(DType::f32, {summed.numel()}, "router statistics");
@@ -152,11 +144,12 @@ void Jamba::Impl::backward(const Pass& pass, const Tensor& ids, const Tensor& dh
     }
     layers[i].backward(pass, dh, activation_weight);
     saved.release(mark);
+    parameters.give_back(int(i) + 1, Travel::backward);
     if (owner.on_gradients) owner.on_gradients(int(i));
   }
-  pass.ops().embedding_backward(
-      pass.ctx,
-      {.ids = ids, .dy = dh, .dtable = parameters.gradient(embedding), .skip_id = config.pad_token_id});
+  parameters.borrow(0, Travel::backward);
+  embed_backward(pass, ids, dh);
+  parameters.give_back(0, Travel::backward);
   if (owner.on_gradients) owner.on_gradients(-1);
 }
 

@@ -179,6 +179,8 @@ void add_run_commands(CLI::App& root, Parsed& p) {
     add_count(*app, "--sequence-length", o.sequence_length, "Tokens of a row; 0: as in training");
     add_count(*app, "--batch", o.batch, "Rows at a time", 1);
     add_choice(*app, "--precision", o.precision, {"f32", "bf16"}, "Else as in training");
+    add_set(*app, o.set,
+            "Under mpirun: how the ranks share the work, e.g. parallel.tensor=2; may be repeated");
     add_threads(*app, o.threads);
     add_json(*app, o.json);
   }
@@ -199,6 +201,8 @@ void add_run_commands(CLI::App& root, Parsed& p) {
     add_count(*app, "--prefill-chunk", o.prefill_chunk, "Tokens of the prompt computed at a time", 1);
     add_count(*app, "--samples", o.samples, "Continuations to make", 1);
     add_choice(*app, "--precision", o.precision, {"f32", "bf16"}, "Else as in training");
+    add_set(*app, o.set,
+            "Under mpirun: how the ranks share the work, e.g. parallel.tensor=2; may be repeated");
     add_threads(*app, o.threads);
     add_json(*app, o.json);
   }
@@ -256,7 +260,13 @@ void add_looking_commands(CLI::App& root, Parsed& p) {
     app->add_flag("--reference", o.reference, "Print the reference of all options (docs/configuration.md)");
     add_json(*app, o.json);
   }
-  add_json(*command(root, "doctor"), p.doctor.json);
+  {
+    auto& o = p.doctor;
+    CLI::App* app = command(root, "doctor");
+    app->add_option("CONFIG", o.config, "YAML: shows how its layout places the ranks");
+    add_set(*app, o.set, "Override one value; may be repeated");
+    add_json(*app, o.json);
+  }
 }
 
 std::vector<std::string> names_of(const CLI::App& app) {
