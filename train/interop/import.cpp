@@ -8,6 +8,7 @@
 #include "train/interop/huggingface.h"
 #include "train/interop/names.h"
 #include "train/interop/safetensors.h"
+#include "train/interop/weights.h"
 #include "train/json.h"
 
 namespace jambalaya {
@@ -80,19 +81,25 @@ std::vector<Piece> plan(const Entries& entries, const ModelConfig& config,
   return pieces;
 }
 
-void read_pieces(const std::vector<Piece>& pieces, Parameters& parameters) {
-  for (const Piece& piece : pieces) {
-    const Tensor master = parameters.master(piece.row);
-    JAMBALAYA_CHECK(master.numel() == parameters.table()[size_t(piece.row)].numel(),
-                    "import needs whole parameters");
-    float* out = master.ptr<float>() + piece.range.first;
-    piece.source.file->read_f32(*piece.source.tensor, 0, piece.range.count, out);
-    for (int64_t i = 0; i < piece.range.count; i++)
-      if (!std::isfinite(out[i]))
+/// The pieces of one row into `out`, which has room for the whole row.
+void read_row(const std::vector<Piece>& pieces, int row, float* out) {
+  const auto before = [](const Piece& piece, int r) { return piece.row < r; };
+  for (auto piece = std::lower_bound(pieces.begin(), pieces.end(), row, before);
+       piece != pieces.end() && piece->row == row; piece++) {
+    float* values = out + piece->range.first;
+    piece->source.file->read_f32(*piece->source.tensor, 0, piece->range.count, values);
+    for (int64_t i = 0; i < piece->range.count; i++)
+      if (!std::isfinite(values[i]))
         throw Error(Exit::bad_input,
-                    cat(piece.source.file->path(), ": tensor '", printable(piece.source.tensor->name),
-                        "': element ", i, " is ", std::isnan(out[i]) ? "NaN" : "infinite"));
+                    cat(piece->source.file->path(), ": tensor '", printable(piece->source.tensor->name),
+                        "': element ", i, " is ", std::isnan(values[i]) ? "NaN" : "infinite"));
   }
+}
+
+float* whole_master(const Parameters& parameters, int row) {
+  const Tensor master = parameters.master(row);
+  JAMBALAYA_CHECK(master.numel() == parameters.table()[size_t(row)].numel(), "import needs whole parameters");
+  return master.ptr<float>();
 }
 
 bool is_native(const std::string& folder) {
@@ -125,23 +132,36 @@ ModelConfig read_model_config(const std::string& folder) {
   }
 }
 
-void check_weights(const std::string& folder, const ModelConfig& config) {
+struct FolderWeights::Files {
+  SafeTensorsFolder folder;
+  std::vector<Piece> pieces;  ///< by row, in the order of their elements
+};
+
+FolderWeights::FolderWeights(const std::string& folder, const ModelConfig& config)
+    : table_(parameter_table(config)) {
   const bool native = is_native(folder);
-  const SafeTensorsFolder files(folder);
-  plan(files.entries(), config, parameter_table(config), native, folder);
+  files_.reset(new Files{SafeTensorsFolder(folder), {}});
+  files_->pieces = plan(files_->folder.entries(), config, table_, native, folder);
 }
+FolderWeights::~FolderWeights() = default;
+
+void FolderWeights::read(int row, float* out) const { read_row(files_->pieces, row, out); }
+
+void check_weights(const std::string& folder, const ModelConfig& config) { FolderWeights(folder, config); }
 
 void import_weights(const std::string& folder, Parameters& parameters) {
-  const bool native = is_native(folder);
-  const SafeTensorsFolder files(folder);
-  read_pieces(plan(files.entries(), parameters.config(), parameters.table(), native, folder), parameters);
+  const FolderWeights weights(folder, parameters.config());
+  for (int row = 0; row < int(parameters.table().size()); row++)
+    weights.read(row, whole_master(parameters, row));
 }
 
 void import_weights_file(const std::string& path, Parameters& parameters) {
   const SafeTensorsFile file(path);
   Entries entries;
   for (const SafeTensor& tensor : file.tensors()) entries[tensor.name] = {&file, &tensor};
-  read_pieces(plan(entries, parameters.config(), parameters.table(), false, path), parameters);
+  const std::vector<Piece> pieces = plan(entries, parameters.config(), parameters.table(), false, path);
+  for (int row = 0; row < int(parameters.table().size()); row++)
+    read_row(pieces, row, whole_master(parameters, row));
 }
 
 }  // namespace jambalaya
