@@ -19,7 +19,7 @@ if [ -z "${JAMBALAYA_INSIDE:-}" ]; then
   namespaces=(--net --mount --pid --fork --mount-proc --kill-child)
   [ "$(id -u)" = 0 ] || namespaces+=(--user --map-root-user)
   if ! why=$(unshare "${namespaces[@]}" bash -c '
-      mkdir -p /run/netns && mount -t tmpfs none /run && mkdir /run/netns && ip netns add probe &&
+      mount -t tmpfs none /run && mkdir /run/netns && ip netns add probe &&
       ip link add probe-br type bridge && ip link add probe-a type veth peer name probe-b netns probe' 2>&1); then
     echo "SKIPPED: network namespaces are not permitted here: ${why//$'\n'/; }"
     exit 77
@@ -30,7 +30,7 @@ fi
 folder=$(mktemp -d "${TMPDIR:-/tmp}/jambalaya-test-XXXXXX")
 trap 'rm -rf "$folder"' EXIT  # processes end with the namespace
 cd "$folder"
-export HOME=$folder OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+export HOME=$folder OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_orte_tmpdir_base=$folder
 
 fail() {
   echo "FAILED: $*"
