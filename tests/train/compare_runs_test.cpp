@@ -204,8 +204,23 @@ TEST_F(CompareRuns, other_shapes_and_missing_tensors_are_named) {
   other.model.intermediate_size = 32;
   other.train.steps = 4;
   test::train(other);
-  const TensorDifference first = *compare_runs(a, b, 0).checkpoints[0].first;
-  EXPECT_EQ(first.why, "shape [4, 48, 16] in A, [4, 64, 16] in B") << first.name;
+  const TensorDifference largest = *compare_runs(a, b, 0).checkpoints[0].largest;
+  EXPECT_EQ(largest.name, "param/layers.0.feed_forward.experts.gate_up_proj");
+  EXPECT_EQ(largest.why, "shape [4, 48, 16] in A, [4, 64, 16] in B");
+  // Without moments: as an import has it.
+  fs::copy(a, folder->path("weights"), fs::copy_options::recursive);
+  CheckpointInfo info = open_checkpoint(checkpoint_path(a, 4));
+  Tensors all = test::tensors_of(info);
+  std::vector<Box> boxes;
+  for (const CheckpointInfo::Stored& stored : info.tensors)
+    if (stored.name.starts_with("param/"))
+      boxes.push_back(whole_box(stored.name, stored.global_shape, all.at(stored.name).data()));
+  save_checkpoint(*make_single_communicator(), folder->path("weights") + "/checkpoints", boxes, info.state,
+                  info.model, true);
+  const RunComparison weights = compare_runs(a, folder->path("weights"), 0);
+  ASSERT_EQ(weights.checkpoints.size(), 1u);
+  EXPECT_EQ(weights.checkpoints[0].first->name, "adam_m/embed_tokens.weight");
+  EXPECT_EQ(weights.checkpoints[0].first->why, "only in A");
 }
 
 TEST_F(CompareRuns, a_line_that_a_killed_run_left_unfinished_is_passed_over) {
@@ -223,8 +238,9 @@ TEST_F(CompareRuns, what_cannot_be_compared_is_refused) {
   copy();
   EXPECT_NE(message_of(Exit::bad_input, [&] { compare_runs(a, b + "/none", 0); }).find("no such folder"),
             std::string::npos);
-  EXPECT_NE(message_of(Exit::bad_input, [&] { compare_runs(a, data, 0); }).find("neither metrics"),
-            std::string::npos);
+  EXPECT_NE(
+      message_of(Exit::bad_input, [&] { compare_runs(a, folder->path(""), 0); }).find("neither metrics"),
+      std::string::npos);
   fs::remove(b + "/metrics.jsonl");
   fs::remove_all(checkpoint_path(b, 4));
   fs::rename(checkpoint_path(b, 8), checkpoint_path(b, 9));

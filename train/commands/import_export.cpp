@@ -38,12 +38,11 @@ std::vector<Box> boxes_to_import(const FolderWeights& weights, std::exception_pt
 
 /// A folder with checkpoints is not added to by accident: what is newest in it would change its meaning.
 void check_output(const ImportCommandOptions& options) {
-  std::error_code error;
   if (options.overwrite) return;
-  for (const fs::directory_entry& entry : fs::directory_iterator(options.output, error))
-    if (const std::string name = entry.path().filename().string(); name.starts_with("step-"))
-      throw Error(Exit::usage, cat(options.output, ": holds a checkpoint already (", name,
-                                   "); choose another folder, or replace its step 0 with --overwrite"));
+  for (const fs::path& folder : {fs::path(options.output), fs::path(options.output) / "checkpoints"})
+    if (const auto steps = checkpoints_of(folder.string()); !steps.empty())
+      throw Error(Exit::usage, cat(options.output, ": holds a checkpoint already (", steps.begin()->second,
+                                   "); choose another folder, or write its step 0 with --overwrite"));
 }
 
 void print_result(bool json, const char* what, const std::string& path, const ModelConfig& config) {
