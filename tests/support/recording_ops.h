@@ -50,9 +50,21 @@ class RecordingOps final : public Ops {
   void scan_backward(Context& c, const ScanBackward& a) override {
     note("scan'", a.u), ops_.scan_backward(c, a);
   }
+  void scan_carry_forward(Context& c, const ScanCarryForward& a) override {
+    note("scan_carry", a.u), ops_.scan_carry_forward(c, a);
+  }
+  void scan_carry_backward(Context& c, const ScanCarryBackward& a) override {
+    note("scan_carry'", a.s), ops_.scan_carry_backward(c, a);
+  }
   void rope(Context& c, const Rope& a) override { note("rope", a.x), ops_.rope(c, a); }
   void attention_forward(Context& c, const AttentionForward& a) override {
     note("attention", a.q), ops_.attention_forward(c, a);
+  }
+  void attention_merge(Context& c, const AttentionMerge& a) override {
+    note("attention merge", a.o), ops_.attention_merge(c, a);
+  }
+  void attention_delta(Context& c, const AttentionDelta& a) override {
+    note("attention delta", a.o), ops_.attention_delta(c, a);
   }
   void attention_backward(Context& c, const AttentionBackward& a) override {
     note("attention'", a.q), ops_.attention_backward(c, a);
