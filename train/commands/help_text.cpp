@@ -68,7 +68,7 @@ const HelpText kHelp[] = {
      R"(  jambalaya compare-runs runs/one-rank runs/four-ranks --tolerance 1e-5
   jambalaya compare-runs runs/first runs/repeated
   jambalaya compare-runs runs/a/checkpoints/step-00000100 runs/b/checkpoints/step-00000100)",
-     R"(exit code 0 means equal, 17 different. Where the numbers part says what to look at:
+     R"(exit code 0 means equal, 17 different. What differs first tells where to look:
   - the loss of step 1: the weights at the start, the batch, or the forward pass;
   - the gradient norm of a step whose loss is equal: the backward pass or a sum over ranks;
   - a later loss: the update before it. Save more often around it (checkpoint.every=1, keep_last=100) and
