@@ -18,7 +18,7 @@ expect_said() { grep -q -- "$1" said || fail "nothing was said of: $1"; }
 expect_not_said() { ! grep -q -- "$1" said || fail "was said, but should not: $1"; }
 
 # Ends with the next code of the file `codes`. `wait` instead of a code: until SIGUSR1, then 75. A code after `+`:
-# saves a checkpoint first. A code after `!`: leaves flight records of ranks 0 and 2 first.
+# saves a checkpoint first. A code after `!`: leaves flight records of ranks 0, 2 and 3 first.
 cat >mpirun <<'SH'
 #!/usr/bin/env bash
 printf '%s\n' "$@" >words
@@ -32,6 +32,8 @@ case $code in
     echo '{"rank": 0, "host": "nodeA", "ranks": 4, "step": 12, "waiting": [{"group": "tensor", "kind": "all_reduce",
       "number": 4711, "seconds": 20.25}]}' >run/logs/flight-00000.json
     echo '{"rank": 2, "host": "nodeB", "ranks": 4, "step": 12, "waiting": []}' >run/logs/flight-00002.json
+    echo '{"rank": 3, "host": "nodeB", "ranks": 4, "step": 12, "waiting": [{"group": "tensor", "kind": "all_gather",
+      "number": 4710, "seconds": 19}]}' >run/logs/flight-00003.json
     ;;
   wait)
     trap 'exit 75' USR1
@@ -129,7 +131,7 @@ flight_records_become_a_table() {
   expect_said '0  nodeA    12  tensor all_reduce #4711 for 20.2 s'
   expect_said '1  ?         ?  LEFT NO RECORD'
   expect_said '2  nodeB    12  no collective'
-  expect_said '3  ?         ?  LEFT NO RECORD'
+  expect_said '3  nodeB    12  BEHIND: tensor all_gather #4710 for 19.0 s'
   # Records of an earlier failure are not shown again.
   launch '!7' 137 0
   [ "$(grep -c 'all_reduce #4711' said)" -eq 1 ] || fail "old records were taken for new ones"

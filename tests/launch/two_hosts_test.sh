@@ -2,7 +2,7 @@
 # Two hosts, made of network namespaces with a bridge between them, train the README's config under scripts/launch:
 #   1. four ranks on both hosts, over TCP;
 #   2. a rank is killed: started again from the last checkpoint;
-#   3. a rank is stopped: the watchdog ends the job with 7, the ranks without a record are named, started again;
+#   3. a rank is stopped: the watchdog ends the job with 7, that rank is named, started again;
 #   4. the link is cut: the same, and once it is back the run ends as one that was never disturbed.
 # Everything happens in namespaces of its own and is gone at the end. Needs root, or user namespaces that may have
 # networks; where they are not permitted it ends with 77, which CTest shows as skipped.
@@ -155,7 +155,8 @@ a_stopped_rank() {
   wait_for "the end of the job" said stopped 'mpirun ended with 7'
   [ $((SECONDS - start)) -le $((deadline + 15)) ] || fail "the job ended after $((SECONDS - start)) s"
   ends_well stopped
-  [ "$(grep -c 'LEFT NO RECORD' stopped.log)" -eq 1 ] || fail "the stopped rank is not the one without a record"
+  # mpirun wakes a stopped rank to end it: then there may be a record, of an earlier collective than the others'.
+  [ "$(grep -c -E 'LEFT NO RECORD|BEHIND' stopped.log)" -eq 1 ] || fail "the stopped rank, and it alone, is not named"
   said stopped 'starts again from step-' || fail "the run was not started again from a checkpoint"
   same_numbers stopped
 }
