@@ -130,7 +130,7 @@ flight_records_become_a_table() {
   expect_said 'mpirun ended with 7 (a rank was lost)'
   expect_said '0  nodeA    12  tensor all_reduce #4711 for 20.2 s'
   expect_said '1  ?         ?  LEFT NO RECORD'
-  expect_said '2  nodeB    12  no collective'
+  expect_said '2  nodeB    12  BEHIND: in no collective'
   expect_said '3  nodeB    12  BEHIND: tensor all_gather #4710 for 19.0 s'
   # Records of an earlier failure are not shown again.
   launch '!7' 137 0
