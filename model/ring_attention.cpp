@@ -1,5 +1,6 @@
 #include "model/ring_attention.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -20,6 +21,7 @@ class Ring {
   float scale() const { return 1.0f / std::sqrt(float(head_size())); }
 
   Tensor balanced(const Tensor& x) const { return exchange(x, to_, rows()); }
+  void balanced(const Tensor& x, const Tensor& out) const { move(x, to_, out); }
   void contiguous(const Tensor& x, const Tensor& out) const { move(x, to_.reversed(), out); }
 
   /// Calls f(queries, keys, visible) for each pair of one of this rank's chunks and one of those of the block
@@ -45,14 +47,6 @@ class Ring {
   }
 
   int steps() const { return shard_.ranks(); }
-  /// The next block of keys and values (or of their gradients) from the left, in scratch.
-  Tensor next(const Tensor& block, int step) const {
-    Tensor out = pass_.scratch(block.dtype, {shard_.balanced_tokens(owner_at(step + 1)), block.columns()},
-                               "ring attention block");
-    group_.shift(block, out);
-    return out;
-  }
-
   /// k and v side by side: one message a step.
   Tensor join(const Tensor& k, const Tensor& v) const {
     Tensor kv = pass_.scratch(k.dtype, {k.rows(), 2 * k.columns()}, "ring attention keys and values");
@@ -61,8 +55,16 @@ class Ring {
     return kv;
   }
 
- private:
   int owner_at(int step) const { return (shard_.rank() - step % steps() + steps()) % steps(); }
+  int64_t most_rows() const {
+    int64_t most = 0;
+    for (int r = 0; r < shard_.ranks(); r++) most = std::max(most, shard_.balanced_tokens(r));
+    return most;
+  }
+  int64_t rows_of(int owner) const { return shard_.balanced_tokens(owner); }
+  Communicator& group() const { return group_; }
+
+ private:
   Tensor exchange(const Tensor& x, const RowExchange& e, int64_t rows) const {
     Tensor out = pass_.scratch(x.dtype, {rows, x.columns()}, "ring attention rows");
     move(x, e, out);
@@ -76,6 +78,22 @@ class Ring {
   const ContextShard& shard_;
   Communicator& group_;
   RowExchange to_;
+};
+
+/// A block on its way round the ring, in two buffers by turns: memory does not grow with the ranks.
+class Travelling {
+ public:
+  Travelling(const Pass& pass, const Ring& ring, DType dtype, int64_t columns) : ring_(ring) {
+    for (Tensor& b : buffers_) b = pass.scratch(dtype, {ring.most_rows(), columns}, "ring attention block");
+  }
+  /// The block that is here after `step` moves.
+  Tensor at(int step) const { return buffers_[step % 2].slice_rows(0, ring_.rows_of(ring_.owner_at(step))); }
+  /// Goes on to the right neighbour; the left one's comes in.
+  void move(int step) const { ring_.group().shift(at(step), at(step + 1)); }
+
+ private:
+  const Ring& ring_;
+  Tensor buffers_[2];
 };
 
 /// Arguments that forward and backward share: the query segments of one chunk and their keys.
@@ -98,7 +116,8 @@ void ring_attention_forward(const Pass& pass, const Tensor& q_TD, const Tensor& 
   const Ring ring(pass);
   const int64_t hc = q_TD.columns(), gc = k_TG.columns(), heads = hc / ring.head_size(), rows = ring.rows();
   const Tensor q = ring.balanced(q_TD);
-  Tensor kv = ring.balanced(ring.join(k_TG, v_TG));
+  const Travelling keys_and_values(pass, ring, k_TG.dtype, 2 * gc);
+  ring.balanced(ring.join(k_TG, v_TG), keys_and_values.at(0));
   Tensor o = pass.scratch(DType::f32, {rows, hc}, "ring attention sum"),
          part = pass.scratch(DType::f32, {rows, hc}, "ring attention part");
   Tensor lse = lse_HB ? lse_HB : pass.scratch(DType::f32, {heads, rows}, "ring attention logsumexp");
@@ -106,6 +125,7 @@ void ring_attention_forward(const Pass& pass, const Tensor& q_TD, const Tensor& 
   clear(o);
   std::fill_n(lse.ptr<float>(), lse.numel(), -std::numeric_limits<float>::infinity());
   for (int step = 0; step < ring.steps(); step++) {
+    const Tensor kv = keys_and_values.at(step);
     ring.for_each_pair(step, [&](TokenRange queries, TokenRange keys, const VisibleKeys& visible) {
       const PairView pair(visible);
       const Tensor block = kv.slice_rows(keys.begin, keys.end);
@@ -127,7 +147,7 @@ void ring_attention_forward(const Pass& pass, const Tensor& q_TD, const Tensor& 
                                             .part_lse = some_lse,
                                             .head_size = ring.head_size()});
     });
-    if (step + 1 < ring.steps()) kv = ring.next(kv, step);
+    if (step + 1 < ring.steps()) keys_and_values.move(step);
   }
   ring.contiguous(as_dtype(pass, o, o_TD.dtype, "ring attention result"), o_TD);
 }
@@ -139,14 +159,16 @@ void ring_attention_backward(const Pass& pass, const Tensor& d_out, const Tensor
   const Ring ring(pass);
   const int64_t hc = q_TD.columns(), gc = k_TG.columns(), heads = hc / ring.head_size(), rows = ring.rows();
   const Tensor q = ring.balanced(q_TD), o = ring.balanced(o_TD), d_o = ring.balanced(d_out);
-  Tensor kv = ring.balanced(ring.join(k_TG, v_TG));
+  const Travelling keys_and_values(pass, ring, k_TG.dtype, 2 * gc);
+  ring.balanced(ring.join(k_TG, v_TG), keys_and_values.at(0));
   Tensor delta = pass.scratch(DType::f32, {heads, rows}, "ring attention delta");
   pass.ops().attention_delta(pass.ctx, {.d_out = d_o, .o = o, .head_size = ring.head_size(), .delta = delta});
-  Tensor dq = pass.scratch(DType::f32, {rows, hc}, "ring attention dq"),
-         dkv = pass.scratch(DType::f32, {rows, 2 * gc}, "ring attention dk and dv");
+  Tensor dq = pass.scratch(DType::f32, {rows, hc}, "ring attention dq");
+  const Travelling gradients(pass, ring, DType::f32, 2 * gc);
   clear(dq);
-  clear(dkv);
+  clear(gradients.at(0));
   for (int step = 0; step < ring.steps(); step++) {
+    const Tensor kv = keys_and_values.at(step), dkv = gradients.at(step);
     ring.for_each_pair(step, [&](TokenRange queries, TokenRange keys, const VisibleKeys& visible) {
       const PairView pair(visible);
       const Tensor block = kv.slice_rows(keys.begin, keys.end), dblock = dkv.slice_rows(keys.begin, keys.end);
@@ -166,13 +188,13 @@ void ring_attention_backward(const Pass& pass, const Tensor& d_out, const Tensor
                                                .dv = dblock.slice_columns(gc, 2 * gc),
                                                .accumulate = true});
     });
-    if (step + 1 < ring.steps()) kv = ring.next(kv, step);
-    dkv = ring.next(dkv, step);  // also after the last step: then each block's gradient is home
+    if (step + 1 < ring.steps()) keys_and_values.move(step);
+    gradients.move(step);  // also after the last step: then each block's gradient is home
   }
   ring.contiguous(as_dtype(pass, dq, dq_TD.dtype, "ring attention dq"), dq_TD);
   ArenaScope last(*pass.ctx.scratch);
   Tensor both = pass.scratch(dk_TG.dtype, {dk_TG.rows(), 2 * gc}, "ring attention dk and dv");
-  ring.contiguous(as_dtype(pass, dkv, dk_TG.dtype, "ring attention dk and dv"), both);
+  ring.contiguous(as_dtype(pass, gradients.at(ring.steps()), dk_TG.dtype, "ring attention dk and dv"), both);
   pass.ops().scale_copy(pass.ctx, {.x = both.slice_columns(0, gc), .y = dk_TG});
   pass.ops().scale_copy(pass.ctx, {.x = both.slice_columns(gc, 2 * gc), .y = dv_TG});
 }
