@@ -32,13 +32,15 @@ Tensor halo_from_left(const Pass& pass, const Tensor& x, int64_t width) {
   clear(tail);
   clear(halo);
   if (have)
-    pass.ops().scale_copy(pass.ctx, {.x = x.slice_rows(t - have, t), .y = tail.slice_rows(rows - have, rows)});
+    pass.ops().scale_copy(pass.ctx,
+                          {.x = x.slice_rows(t - have, t), .y = tail.slice_rows(rows - have, rows)});
   pass.regions.mesh().context().all_gather(tail, tails);
   for_each_halo_token(shard, shard.rank(), rows, [&](int64_t j, int64_t token) {
     int owner = shard.rank() - 1;
     while (shard.range(owner).begin > token) owner--;
     const int64_t row = rows - (shard.range(owner).end - token);
-    pass.ops().scale_copy(pass.ctx, {.x = tails.at(owner).slice_rows(row, row + 1), .y = halo.at(0).slice_rows(j, j + 1)});
+    pass.ops().scale_copy(
+        pass.ctx, {.x = tails.at(owner).slice_rows(row, row + 1), .y = halo.at(0).slice_rows(j, j + 1)});
   });
   return halo;
 }
@@ -54,7 +56,9 @@ void halo_backward(const Pass& pass, const Tensor& d_halo, const Tensor& dx) {
     for_each_halo_token(shard, right, rows, [&](int64_t j, int64_t token) {
       if (token < own.begin || token >= own.end) return;
       const int64_t row = token - own.begin;
-      pass.ops().scale_copy(pass.ctx, {.x = all.at(right).slice_rows(j, j + 1), .y = dx.slice_rows(row, row + 1), .accumulate = true});
+      pass.ops().scale_copy(
+          pass.ctx,
+          {.x = all.at(right).slice_rows(j, j + 1), .y = dx.slice_rows(row, row + 1), .accumulate = true});
     });
 }
 

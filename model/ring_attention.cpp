@@ -14,7 +14,10 @@ void clear(const Tensor& x) { std::memset(x.data, 0, size_t(x.bytes())); }
 class Ring {
  public:
   explicit Ring(const Pass& pass)
-      : pass_(pass), shard_(*pass.context), group_(pass.regions.mesh().context()), to_(shard_.to_balanced()) {}
+      : pass_(pass),
+        shard_(*pass.context),
+        group_(pass.regions.mesh().context()),
+        to_(shard_.to_balanced()) {}
 
   int64_t rows() const { return shard_.balanced_tokens(shard_.rank()); }
   int64_t head_size() const { return pass_.config.head_size(); }
@@ -99,7 +102,9 @@ class Travelling {
 /// Arguments that forward and backward share: the query segments of one chunk and their keys.
 struct PairView {
   PairView(const VisibleKeys& visible)
-      : documents(visible.lengths, visible.first_positions), key_begin(visible.key_begin), key_count(visible.key_count) {}
+      : documents(visible.lengths, visible.first_positions),
+        key_begin(visible.key_begin),
+        key_count(visible.key_count) {}
   Tensor begin() const { return make_tensor(key_begin.data(), {int64_t(key_begin.size())}); }
   Tensor count() const { return make_tensor(key_count.data(), {int64_t(key_count.size())}); }
   DocumentsBuffer documents;
@@ -153,8 +158,8 @@ void ring_attention_forward(const Pass& pass, const Tensor& q_TD, const Tensor& 
 }
 
 void ring_attention_backward(const Pass& pass, const Tensor& d_out, const Tensor& q_TD, const Tensor& k_TG,
-                             const Tensor& v_TG, const Tensor& o_TD, const Tensor& lse_HB, const Tensor& dq_TD,
-                             const Tensor& dk_TG, const Tensor& dv_TG) {
+                             const Tensor& v_TG, const Tensor& o_TD, const Tensor& lse_HB,
+                             const Tensor& dq_TD, const Tensor& dk_TG, const Tensor& dv_TG) {
   ArenaScope scope(*pass.ctx.scratch);
   const Ring ring(pass);
   const int64_t hc = q_TD.columns(), gc = k_TG.columns(), heads = hc / ring.head_size(), rows = ring.rows();

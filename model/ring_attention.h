@@ -10,8 +10,8 @@
 
 namespace jambalaya {
 
-/// q [T, H*C], k, v [T, G*C] act, already rotated. Writes o [T, H*C] act and, where given, lse f32 [H, B] in the
-/// balanced order (for the backward).
+/// q [T, H*C], k, v [T, G*C] act, already rotated. Writes o [T, H*C] act and, where given, lse f32 [H, B] in
+/// the balanced order (for the backward).
 void ring_attention_forward(const Pass& pass, const Tensor& q, const Tensor& k, const Tensor& v,
                             const Tensor& o, const Tensor& lse);
 /// Gradients of the same, act, contiguous order. Gradients of keys and values travel with their block and are

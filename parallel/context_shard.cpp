@@ -58,14 +58,13 @@ TokenRange ContextShard::chunk(int64_t i) const {
   return {total_ * i / (2 * ranks_), total_ * (i + 1) / (2 * ranks_)};
 }
 
-int ContextShard::owner(int64_t chunk) const {
-  return int(chunk < ranks_ ? chunk : 2 * ranks_ - 1 - chunk);
-}
+int ContextShard::owner(int64_t chunk) const { return int(chunk < ranks_ ? chunk : 2 * ranks_ - 1 - chunk); }
 
 RowExchange ContextShard::to_balanced() const {
   const std::vector<int64_t> none(size_t(ranks_), 0);
   RowExchange e{none, none, none, none};
-  auto add = [&](std::vector<int64_t>& rows, std::vector<int64_t>& starts, int64_t peer, int64_t at, int64_t n) {
+  auto add = [&](std::vector<int64_t>& rows, std::vector<int64_t>& starts, int64_t peer, int64_t at,
+                 int64_t n) {
     // Two chunks for one peer are neighbours in both orders, so the first one's place serves both.
     if (rows[size_t(peer)] == 0) starts[size_t(peer)] = at;
     rows[size_t(peer)] += n;

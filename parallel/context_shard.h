@@ -17,8 +17,8 @@ struct TokenRange {
 /// The part of packed documents that lies in a range of the stream.
 struct StreamPart {
   std::vector<int64_t> lengths, first_positions;  ///< per segment
-  std::vector<int64_t> starts;                    ///< first token of each segment's document in the whole stream
-  bool open_end = false;                          ///< the last segment's document goes on behind the range
+  std::vector<int64_t> starts;  ///< first token of each segment's document in the whole stream
+  bool open_end = false;        ///< the last segment's document goes on behind the range
   bool continues_left() const { return !first_positions.empty() && first_positions[0] > 0; }
   /// Nothing starts or ends inside: what comes in from the left goes out on the right.
   bool passes_through() const { return lengths.size() == 1 && continues_left() && open_end; }
@@ -37,7 +37,8 @@ struct VisibleKeys {
 };
 VisibleKeys visible_keys(const std::vector<int64_t>& lengths, TokenRange queries, TokenRange keys);
 
-/// Rows of an all-to-all: how many go to (come from) each rank, and where they lie in the sent (received) rows.
+/// Rows of an all-to-all: how many go to (come from) each rank, and where they lie in the sent (received)
+/// rows.
 struct RowExchange {
   std::vector<int64_t> send_rows, send_starts, receive_rows, receive_starts;
   RowExchange reversed() const { return {receive_rows, receive_starts, send_rows, send_starts}; }
@@ -59,8 +60,8 @@ class ContextShard {
   const std::vector<int64_t>& lengths() const { return lengths_; }  ///< of all documents
   const Documents& documents() const { return view_; }              ///< the segments here
 
-  TokenRange chunk(int64_t i) const;                ///< i of [0, 2c)
-  int owner(int64_t chunk) const;                   ///< in attention's order
+  TokenRange chunk(int64_t i) const;  ///< i of [0, 2c)
+  int owner(int64_t chunk) const;     ///< in attention's order
   int64_t first_chunk(int rank) const { return rank; }
   int64_t second_chunk(int rank) const { return 2 * ranks_ - 1 - rank; }
   int64_t balanced_tokens(int rank) const {

@@ -46,7 +46,8 @@ TEST(ContextShard, segments_know_their_place_in_their_documents) {
         for (int64_t t = 0; t < docs.tokens; t++) {
           const int64_t global = shard.range(r).begin + t;
           int64_t position = 0;
-          while (position < global && document[size_t(global - position - 1)] == document[size_t(global)]) position++;
+          while (position < global && document[size_t(global - position - 1)] == document[size_t(global)])
+            position++;
           EXPECT_EQ(docs.position(t), position);
         }
         const int64_t end = shard.range(r).end;
@@ -76,7 +77,8 @@ TEST(ContextShard, exchange_brings_each_row_to_its_chunk_and_back) {
                 shards[size_t(p)].range(p).begin + sender.send_starts[size_t(r)] + i;
         }
         for (int64_t c : {shards[size_t(r)].first_chunk(r), shards[size_t(r)].second_chunk(r)})
-          for (int64_t t = shards[size_t(r)].chunk(c).begin; t < shards[size_t(r)].chunk(c).end; t++) expected.push_back(t);
+          for (int64_t t = shards[size_t(r)].chunk(c).begin; t < shards[size_t(r)].chunk(c).end; t++)
+            expected.push_back(t);
         EXPECT_EQ(received, expected);
       }
     }
