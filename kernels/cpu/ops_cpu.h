@@ -1,7 +1,7 @@
 // The CPU backend's class. Its methods are defined in the rooms beside this file: gemm.cpp, vocab.cpp,
-// norm.cpp, conv.cpp, scan.cpp, attention.cpp, moe.cpp, pointwise.cpp, optimizer.cpp. Each checks shapes,
-// cuts the work into chunks by shape, and calls the vector kernels of this machine's instruction set
-// (simd/kernels.h).
+// norm.cpp, conv.cpp, scan.cpp, attention.cpp, attention_backward.cpp, moe.cpp, pointwise.cpp, optimizer.cpp.
+// Each checks shapes, cuts the work into chunks by shape, and calls the vector kernels of this machine's
+// instruction set (simd/kernels.h).
 #pragma once
 #include "kernels/cpu/simd/kernels.h"
 #include "kernels/ops.h"
@@ -28,6 +28,8 @@ class CpuOps final : public Ops {
   void scan_backward(Context&, const ScanBackward&) override;
   void rope(Context&, const Rope&) override;
   void attention_forward(Context&, const AttentionForward&) override;
+  void attention_merge(Context&, const AttentionMerge&) override;
+  void attention_delta(Context&, const AttentionDelta&) override;
   void attention_backward(Context&, const AttentionBackward&) override;
   void swiglu_forward(Context&, const SwigluForward&) override;
   void swiglu_backward(Context&, const SwigluBackward&) override;
