@@ -10,8 +10,11 @@
 // unless the comment says "+=". Every op is deterministic: same bits for any number of threads.
 // Tensors named optional may be empty (null data).
 #pragma once
+#include <functional>
+
 #include "kernels/context.h"
 #include "kernels/documents.h"
+#include "kernels/ops_state_space.h"
 #include "kernels/tensor.h"
 
 namespace jambalaya {
@@ -40,21 +43,34 @@ struct GroupedGemm {
 
 // ---- vocabulary ------------------------------------------------------------------------------------------
 
+/// y[t] = table[ids[t]]. A table may hold a part of the vocabulary, its rows [first_id, first_id + V): ids of
+/// other parts give a row of zeros, so that the sum over all parts is the whole table's y. Ids outside of
+/// [0, vocabulary) fail.
 struct EmbeddingForward {
   Tensor ids;    ///< i32 [T]
   Tensor table;  ///< act or f32 [V, D]
   Tensor y;      ///< act or f32 [T, D]
+  int64_t first_id = 0;
+  int64_t vocabulary = 0;  ///< of all parts together; 0: table.rows()
 };
 struct EmbeddingBackward {
   Tensor ids;            ///< i32 [T]
   Tensor dy;             ///< act or f32 [T, D]
-  Tensor dtable;         ///< f32 [V, D], +=
-  int64_t skip_id = -1;  ///< this row gets no gradient (padding)
+  Tensor dtable;         ///< f32 [V, D], +=; ids of other parts add nothing
+  int64_t skip_id = -1;  ///< this row gets no gradient (padding); an id of the whole vocabulary
+  int64_t first_id = 0;
+  int64_t vocabulary = 0;  ///< as in the forward
 };
 
 /// Head and cross-entropy fused over chunks of tokens: [T, V] never exists whole. For counted tokens
 /// (target >= 0): nll = logsumexp(h W^T) - (h W^T)[target]; loss_sum += sum of nll; z_sum += sum of
 /// logsumexp^2. Gradients of  scale * sum nll + z_scale * sum logsumexp^2  when dh is given.
+///
+/// The vocabulary may be cut by rows into parts, one a rank; w holds rows [first_id, first_id + V) of it (V
+/// may be 0), h and targets are the same everywhere. `combine` then exchanges, once for each chunk of counted
+/// tokens, what the parts know of their softmaxes (four numbers a token). All parts make the same calls, and
+/// their losses, nll and correct come out whole, with the same bits; dh is this part's share of a sum over
+/// parts, dw belongs to this part's rows.
 struct HeadLoss {
   Tensor h;        ///< act [T, D], final hidden states (normed)
   Tensor w;        ///< act [V, D]
@@ -65,6 +81,12 @@ struct HeadLoss {
   Tensor correct;   ///< optional u8 [T]: 1 where the target is the arg max (lowest index wins)
   Tensor dh;        ///< optional act [T, D]
   Tensor dw;        ///< f32 [V, D], += (needed with dh)
+  int64_t first_id = 0;
+  int64_t vocabulary = 0;  ///< of all parts together; 0: w.rows()
+  int64_t parts = 1;
+  /// An all-gather: all [parts, n, 4] <- every part's own [n, 4], both packed f32, parts in rising order of
+  /// their ids. Empty: the whole vocabulary is here (parts = 1).
+  std::function<void(Context&, const Tensor& own, const Tensor& all)> combine;
 };
 
 // ---- norms -----------------------------------------------------------------------------------------------
@@ -108,70 +130,7 @@ struct SsmNormsBackward {
   Tensor dw_dt, dw_b, dw_c;  ///< f32, +=; empty with their weight
 };
 
-// ---- state space -----------------------------------------------------------------------------------------
-
-/// Causal depthwise convolution and SiLU: v[t] = bias + sum_j w[:, j] x[t - (W-1) + j], u = v sigmoid(v).
-/// Taps before a document's first token read 0, or `left` for a segment with a past.
-struct ConvForward {
-  Tensor x;     ///< act [T, E] (rows may be strided)
-  Tensor w;     ///< f32 [E, W]; tap 0 is the oldest
-  Tensor bias;  ///< optional f32 [E]
-  Documents docs;
-  Tensor left;  ///< optional f32 [S, W-1, E]: the inputs just before each segment, oldest first
-  Tensor u;     ///< act [T, E]
-  Tensor tail;  ///< optional f32 [S, W-1, E]: the last W-1 inputs up to each segment's end (may be `left`'s
-                ///< memory)
-};
-struct ConvBackward {
-  Tensor du;  ///< act or f32 [T, E]
-  Tensor x, w, bias;
-  Documents docs;
-  Tensor left;
-  Tensor dx;     ///< act [T, E] (rows may be strided)
-  Tensor dw;     ///< f32 [E, W], +=
-  Tensor dbias;  ///< f32 [E], +=; empty with bias
-  Tensor dleft;  ///< optional f32 [S, W-1, E]: gradient of `left`, written
-  Tensor dtail;  ///< optional f32 [S, W-1, E]: gradient that arrives at `tail`
-};
-
-/// Selective scan (Mamba, algorithm 2), with everything around it fused:
-/// delta = softplus(s + dt_bias);  A = -exp(a_log);  h[t] = exp(delta A) h[t-1] + delta B[t] u[t];
-/// y = C[t] . h[t] + D u[t];  o = y SiLU(z) (o = y when z is empty).
-/// Each segment starts from h0 (zero when empty).
-struct ScanForward {
-  Tensor u, s;     ///< act [T, E]
-  Tensor z;        ///< optional act [T, E] (rows may be strided)
-  Tensor b, c;     ///< f32 [T, N]
-  Tensor a_log;    ///< f32 [E, N]
-  Tensor d;        ///< f32 [E]
-  Tensor dt_bias;  ///< f32 [E]
-  Documents docs;
-  Tensor h0;           ///< optional f32 [S, N, E]
-  Tensor o;            ///< act [T, E]
-  Tensor h_last;       ///< optional f32 [S, N, E]: state after each segment (may be h0's memory)
-  Tensor states;       ///< optional f32 [scan_states(T), N, E]: states kept for the backward
-  Tensor delta_range;  ///< optional f32 [2]: smallest and largest delta of this call (telemetry), written; 0
-                       ///< without tokens
-};
-/// Tokens between kept states: states[c] [N, E] is the state that enters token c * kScanChunk of the packed
-/// stream (what the recurrence calls h[t-1] there): the state after the token before it or, where token c *
-/// kScanChunk is the first of its segment, that segment's start state (h0, or zero).
-inline constexpr int64_t kScanChunk = 64;
-inline int64_t scan_states(int64_t tokens) { return (tokens + kScanChunk - 1) / kScanChunk; }
-struct ScanBackward {
-  Tensor d_out;  ///< act [T, E]: gradient of o
-  Tensor u, s, z, b, c, a_log, d, dt_bias;
-  Documents docs;
-  Tensor h0;
-  Tensor states;                ///< from the forward
-  Tensor dh_last;               ///< optional f32 [S, N, E]: gradient that arrives at h_last
-  Tensor du;                    ///< act or f32 [T, E]
-  Tensor ds;                    ///< act [T, E]
-  Tensor dz;                    ///< act [T, E] (rows may be strided); empty with z
-  Tensor db, dc;                ///< f32 [T, N]
-  Tensor da_log, dd, ddt_bias;  ///< f32 [E, N], [E], [E], +=
-  Tensor dh0;                   ///< optional f32 [S, N, E], written
-};
+// ---- state space: kernels/ops_state_space.h ---------------------------------------------------------------
 
 // ---- attention -------------------------------------------------------------------------------------------
 
@@ -388,6 +347,8 @@ class Ops {
   virtual void conv_backward(Context&, const ConvBackward&) = 0;
   virtual void scan_forward(Context&, const ScanForward&) = 0;
   virtual void scan_backward(Context&, const ScanBackward&) = 0;
+  virtual void scan_carry_forward(Context&, const ScanCarryForward&) = 0;
+  virtual void scan_carry_backward(Context&, const ScanCarryBackward&) = 0;
   virtual void rope(Context&, const Rope&) = 0;
   virtual void attention_forward(Context&, const AttentionForward&) = 0;
   virtual void attention_merge(Context&, const AttentionMerge&) = 0;

@@ -1,5 +1,6 @@
 // Grouped-query attention without positions (RoPE as an option for ablations). Jamba, section 2.
-// Legend: T tokens, D width, H/G query/key heads, C head size.
+// Legend: T tokens, D width, H/G query/key heads of this tensor rank (the queries of its own key heads), C
+// head size. x, y and their gradients hold this rank's rows of the residual stream (parallel/regions.h).
 #include <cmath>
 
 #include "model/layers.h"
@@ -47,7 +48,8 @@ void Attention::forward(const Pass& pass, const Tensor& x_TD, const Tensor& y_TD
   s.v = pass.keep(pass.act(), {t, gc}, "attention v");
   s.o = pass.keep(pass.act(), {t, hc}, "attention o");
   if (pass.training) s.lse = pass.keep(DType::f32, {hc / pass.config.head_size(), t}, "attention logsumexp");
-  Tensor in = pass.regions.enter(pass.ctx, x_TD);
+  ArenaScope scope(*pass.ctx.scratch);
+  Tensor in = pass.regions.enter(pass.ctx, x_TD, t);
   linear(pass, q_, in, s.q);
   linear(pass, k_, in, s.k);
   linear(pass, v_, in, s.v);
@@ -69,8 +71,9 @@ void Attention::forward(const Pass& pass, const Tensor& x_TD, const Tensor& y_TD
     op.key_begin = state->key_begin;
   }
   pass.ops().attention_forward(pass.ctx, op);
-  linear(pass, o_, s.o, y_TD);
-  pass.regions.leave(pass.ctx, y_TD);
+  Tensor y = pass.regions.partial(pass.ctx, y_TD, t);
+  linear(pass, o_, s.o, y);
+  pass.regions.leave(pass.ctx, y, y_TD);
   saved_ = s;
 }
 
@@ -78,7 +81,7 @@ void Attention::backward(const Pass& pass, const Tensor& x_TD, const Tensor& dy_
   ArenaScope scope(*pass.ctx.scratch);
   const Saved& s = saved_;
   const int64_t t = pass.tokens();
-  Tensor dy = pass.regions.leave_backward(pass.ctx, dy_TD);
+  Tensor dy = pass.regions.leave_backward(pass.ctx, dy_TD, t);
   Tensor do_ = pass.scratch(pass.act(), {t, s.o.columns()}, "attention do");
   linear_input_gradient(pass, o_, dy, do_);
   linear_weight_gradient(pass, o_, dy, s.o);
@@ -99,13 +102,16 @@ void Attention::backward(const Pass& pass, const Tensor& x_TD, const Tensor& dy_
                                            .dv = dv});
   rotate(pass, dq, true);
   rotate(pass, dk, true);
-  linear_weight_gradient(pass, q_, dq, x_TD);
-  linear_weight_gradient(pass, k_, dk, x_TD);
-  linear_weight_gradient(pass, v_, dv, x_TD);
-  linear_input_gradient(pass, q_, dq, dx_TD);
-  linear_input_gradient(pass, k_, dk, dx_TD, true);
-  linear_input_gradient(pass, v_, dv, dx_TD, true);
-  pass.regions.enter_backward(pass.ctx, dx_TD);
+  Tensor x =
+      pass.regions.enter(pass.ctx, x_TD, t);  // gathered again: cheaper than keeping [T, D] of each layer
+  linear_weight_gradient(pass, q_, dq, x);
+  linear_weight_gradient(pass, k_, dk, x);
+  linear_weight_gradient(pass, v_, dv, x);
+  Tensor dx = pass.regions.partial(pass.ctx, dx_TD, t);
+  linear_input_gradient(pass, q_, dq, dx);
+  linear_input_gradient(pass, k_, dk, dx, true);
+  linear_input_gradient(pass, v_, dv, dx, true);
+  pass.regions.enter_backward(pass.ctx, dx, dx_TD);
 }
 
 }  // namespace jambalaya

@@ -1,16 +1,20 @@
 // Generation: prefill in chunks of any size and single steps are the same operation, `extend`. Attention
 // appends to its cache; Mamba carries the last W-1 inputs of the convolution and the scan's state, both in
 // fp32, so a step costs the same whatever the length behind it (attention's own cost aside).
+#include <algorithm>
 #include <cstring>
 
 #include "model/stack.h"
 
 namespace jambalaya {
 
-DecodeState::DecodeState(const ModelConfig& m, Precision precision, int64_t sequences, int64_t max_length)
+DecodeState::DecodeState(const ModelConfig& m, Precision precision, int64_t sequences, int64_t max_length,
+                         int tensors)
     : sequences_(sequences), max_length_(max_length), lengths_(size_t(sequences), 0) {
   const DType act = precision == Precision::bf16 ? DType::bf16 : DType::f32;
-  const int64_t kv = m.num_key_value_heads * m.head_size(), e = m.inner_size();
+  // A key head is copied where there are fewer than ranks.
+  const int64_t kv = std::max<int64_t>(1, m.num_key_value_heads / tensors) * m.head_size(),
+                e = m.inner_size() / tensors;
   std::vector<LayerKind> kinds = layer_kinds(m);
   int64_t bytes = 1 << 20;
   for (LayerKind kind : kinds)
@@ -50,10 +54,26 @@ int64_t DecodeState::recurrent_bytes() const {
   return n;
 }
 
+/// Those rows of the residual stream.
+Jamba::Impl::Hidden Jamba::Impl::pick(const Pass& pass, const Hidden& hidden,
+                                      const std::vector<int64_t>& rows) const {
+  const int64_t n = int64_t(rows.size()), d = config.hidden_size;
+  Hidden picked{pass.keep(pass.residual(), {n, d}, "last tokens"),
+                pass.keep(pass.act(), {n, d}, "last tokens")};
+  for (int64_t i = 0; i < n; i++) {
+    const int64_t from = rows[size_t(i)];
+    pass.ops().scale_copy(pass.ctx,
+                          {.x = hidden.h.slice_rows(from, from + 1), .y = picked.h.slice_rows(i, i + 1)});
+    pass.ops().scale_copy(
+        pass.ctx, {.x = hidden.branch.slice_rows(from, from + 1), .y = picked.branch.slice_rows(i, i + 1)});
+  }
+  return picked;
+}
+
 void Jamba::extend(Context& ctx, DecodeState& state, const Tensor& ids, const std::vector<int64_t>& lengths,
                    Tensor logits) {
   Impl& m = *impl_;
-  const int64_t sequences = state.sequences(), d = m.config.hidden_size;
+  const int64_t sequences = state.sequences();
   JAMBALAYA_CHECK(int64_t(lengths.size()) == sequences, lengths.size(), " lengths for ", sequences,
                   " sequences");
   std::vector<int64_t> key_begin(lengths.size());
@@ -73,26 +93,24 @@ void Jamba::extend(Context& ctx, DecodeState& state, const Tensor& ids, const st
         {layer.keys, layer.values, make_tensor(key_begin.data(), {sequences}), layer.conv, layer.ssm});
   Impl::Hidden hidden = m.forward(pass, ids, {}, double(pass.tokens()), &states);
 
-  // Only the last token of each segment needs logits.
-  int64_t rows = 0;
-  for (int64_t n : lengths) rows += n > 0;
-  Impl::Hidden last{pass.keep(pass.residual(), {rows, d}, "last tokens"),
-                    pass.keep(pass.act(), {rows, d}, "last tokens")};
-  std::vector<int64_t> slots;
+  // Only the last token of each segment needs logits. Its rank norms it; all tensor ranks score it.
+  const Span own = m.regions.rows(pass.tokens());
+  std::vector<int64_t> slots, last_rows, per_rank(size_t(m.regions.tensors()), 0);
   for (int64_t s = 0; s < sequences; s++) {
     if (!lengths[size_t(s)]) continue;
-    int64_t from = pass.docs.offsets[s + 1] - 1, to = int64_t(slots.size());
-    pass.ops().scale_copy(ctx,
-                          {.x = hidden.h.slice_rows(from, from + 1), .y = last.h.slice_rows(to, to + 1)});
-    pass.ops().scale_copy(
-        ctx, {.x = hidden.branch.slice_rows(from, from + 1), .y = last.branch.slice_rows(to, to + 1)});
-    slots.push_back(s);
     state.lengths_[size_t(s)] += lengths[size_t(s)];
+    slots.push_back(s);
+    const int64_t row = pass.docs.offsets[s + 1] - 1;
+    if (m.regions.splits_rows()) per_rank[size_t(m.regions.owner_of(row, pass.tokens()))]++;
+    if (own.begin <= row && row < own.end) last_rows.push_back(row - own.begin);
   }
-  Tensor h_sum, rstd, y = m.normalize(pass, last, h_sum, rstd);
-  if (rows == sequences) return linear(pass, m.head, y, logits);
+  Tensor h_sum, rstd, y = m.normalize(pass, m.pick(pass, hidden, last_rows), h_sum, rstd);
+  ArenaScope scratch(*ctx.scratch);
+  if (m.regions.splits_rows()) y = m.regions.gather_rows(ctx, y, per_rank);
+  const int64_t rows = int64_t(slots.size());
+  if (rows == sequences) return m.logits_of(pass, y, logits);
   Tensor some = pass.keep(DType::f32, {rows, logits.columns()}, "logits");
-  linear(pass, m.head, y, some);
+  m.logits_of(pass, y, some);
   for (int64_t i = 0; i < rows; i++)
     pass.ops().scale_copy(ctx, {.x = some.slice_rows(i, i + 1),
                                 .y = logits.slice_rows(slots[size_t(i)], slots[size_t(i)] + 1)});

@@ -1,6 +1,5 @@
 #include "model/jamba.h"
 
-#include <algorithm>
 #include <cstring>
 
 #include "model/stack.h"
@@ -24,7 +23,7 @@ void Jamba::train(Context& ctx, const Batch& batch, const LossScale& scale, Tens
   Impl& m = *impl_;
   ArenaScope scope(m.saved);
   Pass pass = m.make_pass(ctx, batch.docs, true);
-  const int64_t t = pass.tokens(), d = m.config.hidden_size;
+  const int64_t t = pass.rows(), d = m.config.hidden_size;
   Impl::Hidden hidden = m.forward(pass, batch.ids, sums, scale.micro_tokens);
   if (m.stats) m.regions.sum_over_tokens(ctx, m.stats);
   m.balance(pass, scale.micro_tokens, scale.micro, sums);
@@ -32,18 +31,16 @@ void Jamba::train(Context& ctx, const Batch& batch, const LossScale& scale, Tens
   Tensor h_sum, rstd, y = m.normalize(pass, hidden, h_sum, rstd);
   Tensor dy = pass.keep(pass.act(), {t, d}, "final gradient"),
          dh = pass.keep(DType::f32, {t, d}, "residual gradient");
-  pass.ops().head_loss(ctx, {.h = y,
-                             .w = m.parameters.compute(m.head),
-                             .targets = batch.targets,
-                             .scale = float(scale.token),
-                             .z_scale = float(m.config.head_z_loss_coef * scale.token),
-                             .loss_sum = sums.slice_rows(kNll, kNll + 2),
-                             .dh = dy,
-                             .dw = m.parameters.gradient(m.head)});
+  m.head_loss(pass, y,
+              {.targets = batch.targets,
+               .scale = float(scale.token),
+               .z_scale = float(m.config.head_z_loss_coef * scale.token),
+               .loss_sum = sums.slice_rows(kNll, kNll + 2)},
+              dy);
   std::memset(dh.data, 0, size_t(dh.bytes()));
   pass.ops().rms_norm_backward(ctx, {.dy = dy,
                                      .h = h_sum,
-                                     .weight = m.parameters.master(m.final_norm),
+                                     .weight = m.parameters.value(m.final_norm),
                                      .rstd = rstd,
                                      .dh = dh,
                                      .dweight = m.parameters.gradient(m.final_norm)});
@@ -57,40 +54,20 @@ void Jamba::evaluate(Context& ctx, const Batch& batch, Tensor sums, Tensor nll, 
   Impl& m = *impl_;
   ArenaScope scope(m.saved);
   Pass pass = m.make_pass(ctx, batch.docs, false);
-  const double tokens = double(pass.tokens());
+  double tokens = double(m.regions.routed(pass.tokens()).count());
+  m.regions.sum_over_tokens(ctx, make_tensor(&tokens, {1}));
   Impl::Hidden hidden = m.forward(pass, batch.ids, sums, tokens);
+  if (m.stats) m.regions.sum_over_tokens(ctx, m.stats);
   m.balance(pass, tokens, 1, sums);
   Tensor h_sum, rstd, y = m.normalize(pass, hidden, h_sum, rstd);
-  pass.ops().head_loss(ctx, {.h = y,
-                             .w = m.parameters.compute(m.head),
-                             .targets = batch.targets,
-                             .loss_sum = sums.slice_rows(kNll, kNll + 2),
-                             .nll = nll,
-                             .correct = correct});
-  if (logits) linear(pass, m.head, y, logits);
-}
-
-std::vector<LayerTelemetry> Jamba::layer_telemetry() const {
-  const Impl& m = *impl_;
-  std::vector<LayerTelemetry> all(m.layers.size());
-  int64_t expert_layer = 0;
-  for (size_t i = 0; i < all.size(); i++) {
-    LayerTelemetry& t = all[i];
-    const Tensor sums = m.branch_sums.at(int64_t(i));
-    t.mixer_max = sums.at(0).ptr<double>()[1];
-    t.channel_max = sums.at(1).ptr<double>()[1];
-    if (m.layers[i].mamba) {
-      t.delta_min = m.delta_ranges.at(int64_t(i)).ptr<float>()[0];
-      t.delta_max = m.delta_ranges.at(int64_t(i)).ptr<float>()[1];
-    }
-    if (!m.layers[i].moe) continue;
-    const float* counts = m.stats.at(expert_layer++).ptr<float>();
-    double total = 0;
-    for (int64_t x = 0; x < m.config.num_experts; x++) total += double(counts[x]);
-    for (int64_t x = 0; x < m.config.num_experts; x++)
-      t.expert_load.push_back(float(double(counts[x]) / std::max(total, 1.0)));
-  }
-  return all;
+  m.head_loss(pass, y,
+              {.targets = batch.targets,
+               .loss_sum = sums.slice_rows(kNll, kNll + 2),
+               .nll = nll,
+               .correct = correct});
+  if (!logits) return;
+  ArenaScope scratch(*ctx.scratch);
+  m.logits_of(pass, m.regions.enter(ctx, y, pass.tokens()), logits);
 }
 
 }  // namespace jambalaya

@@ -29,13 +29,15 @@ struct LossScale {
   double micro_tokens = 0;  ///< tokens of this micro-batch over all ranks that share it
 };
 
-/// Where the sums of a step are added up: f64 [kLossSums] in device memory, this rank's part.
+/// Where the sums of a step are added up: f64 [kLossSums] in device memory. Each is this context shard's
+/// part, or that of the whole micro-batch where it says so, and equal on all tensor ranks, which see the same
+/// tokens: sums over Mesh::tokens() are those of the batch.
 enum LossSum : int {
   kNll,         ///< nats over counted targets
   kHeadZ,       ///< squared logsumexp of the output logits over counted targets
   kAux,         ///< balance loss of the global micro-batch, without its coefficient (the same on every rank)
   kRouterZ,     ///< mean squared logsumexp of the router logits (the same on every rank)
-  kActivation,  ///< sum over branches of their mean square over the global micro-batch, this rank's share
+  kActivation,  ///< sum over branches of their mean square over the global micro-batch, this shard's share
   kActivationMax,  ///< largest |element| of any branch's output (with the activation loss on)
   kLossSums
 };
@@ -66,19 +68,22 @@ class Jamba {
   Recompute recompute = Recompute::off;
   bool telemetry = false;
 
+  // Every rank of the world makes the same calls at the same time, without tokens where it has none; tensor
+  // ranks pass the same tokens.
+
   /// Forward and backward of one micro-batch; gradients are added to what is there.
   void train(Context& ctx, const Batch& batch, const LossScale& scale, Tensor sums);
   /// Of the last forward with telemetry on (reads device memory).
   std::vector<LayerTelemetry> layer_telemetry() const;
 
   /// Forward alone. Optional: nll f32 [T] per token, correct u8 [T], logits f32 [T, V] (small inputs: it is
-  /// whole).
+  /// whole). Results are equal on all tensor ranks.
   void evaluate(Context& ctx, const Batch& batch, Tensor sums, Tensor nll = {}, Tensor correct = {},
                 Tensor logits = {});
 
   /// Continues the sequences of `state` by the tokens of `batch` (segment s belongs to sequence slot s;
-  /// lengths may differ, also 0) and writes the logits of each segment's last token: f32 [S, V]. Works for
-  /// prefill in chunks of any size and for single steps alike.
+  /// lengths may differ, also 0) and writes the logits of each segment's last token: f32 [S, V], equal on all
+  /// tensor ranks. Works for prefill in chunks of any size and for single steps alike.
   void extend(Context& ctx, DecodeState& state, const Tensor& ids, const std::vector<int64_t>& lengths,
               Tensor logits);
 
@@ -91,20 +96,22 @@ class Jamba {
 
 class DecodeState {
  public:
-  /// `sequences` slots of at most `max_length` tokens.
-  DecodeState(const ModelConfig& config, Precision precision, int64_t sequences, int64_t max_length);
+  /// `sequences` slots of at most `max_length` tokens; `tensors` ranks share heads and channels, whose shares
+  /// are of equal size.
+  DecodeState(const ModelConfig& config, Precision precision, int64_t sequences, int64_t max_length,
+              int tensors = 1);
   int64_t sequences() const { return sequences_; }
   int64_t max_length() const { return max_length_; }
   int64_t length(int64_t slot) const { return lengths_[size_t(slot)]; }
   void reset(int64_t slot);
-  int64_t kv_bytes() const;         ///< of all slots at max_length
+  int64_t kv_bytes() const;         ///< of all slots at max_length, on this rank
   int64_t recurrent_bytes() const;  ///< convolution and scan states, whatever the length
 
  private:
   friend class Jamba;
   struct Layer {
-    Tensor keys, values;  ///< act [S * max_length, G * C]
-    Tensor conv, ssm;     ///< f32 [S, W-1, E], [S, N, E]
+    Tensor keys, values;  ///< act [S * max_length, G * C], G this rank's key heads
+    Tensor conv, ssm;     ///< f32 [S, W-1, E], [S, N, E], E this rank's channels
   };
   int64_t sequences_, max_length_;
   std::vector<int64_t> lengths_;

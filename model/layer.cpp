@@ -23,7 +23,7 @@ Layer::Layer(const Parameters& p, int index, LayerKind k)
 
 Tensor Layer::forward(const Pass& pass, const Tensor& h, const Tensor& branch, const Tensor& h_mid,
                       const Tensor& out, const BranchStatistics& statistics, const LayerState* state) {
-  const int64_t t = pass.tokens(), d = pass.config.hidden_size;
+  const int64_t t = pass.rows(), d = pass.config.hidden_size;
   const float eps = float(pass.config.rms_norm_eps);
   Ops& ops = pass.ops();
   Saved s;
@@ -38,7 +38,7 @@ Tensor Layer::forward(const Pass& pass, const Tensor& h, const Tensor& branch, c
 
   ops.rms_norm_forward(pass.ctx, {.h = h,
                                   .branch = branch,
-                                  .weight = pass.parameters.master(norm1_),
+                                  .weight = pass.parameters.value(norm1_),
                                   .eps = eps,
                                   .h_out = s.h_in,
                                   .y = s.y1,
@@ -49,7 +49,7 @@ Tensor Layer::forward(const Pass& pass, const Tensor& h, const Tensor& branch, c
     mamba->forward(pass, s.y1, s.mixed, state);
   ops.rms_norm_forward(pass.ctx, {.h = s.h_in,
                                   .branch = s.mixed,
-                                  .weight = pass.parameters.master(norm2_),
+                                  .weight = pass.parameters.value(norm2_),
                                   .eps = eps,
                                   .h_out = s.h_mid,
                                   .y = s.y2,
@@ -90,7 +90,7 @@ void Layer::backward(const Pass& pass, const Tensor& dh, float activation_weight
     mlp->backward(pass, s.y2, dout, dx);
   pass.ops().rms_norm_backward(pass.ctx, {.dy = dx,
                                           .h = s.h_mid,
-                                          .weight = pass.parameters.master(norm2_),
+                                          .weight = pass.parameters.value(norm2_),
                                           .rstd = s.rstd2,
                                           .dh = dh,
                                           .dweight = pass.parameters.gradient(norm2_)});
@@ -102,7 +102,7 @@ void Layer::backward(const Pass& pass, const Tensor& dh, float activation_weight
     mamba->backward(pass, s.y1, dmixed, dx);
   pass.ops().rms_norm_backward(pass.ctx, {.dy = dx,
                                           .h = s.h_in,
-                                          .weight = pass.parameters.master(norm1_),
+                                          .weight = pass.parameters.value(norm1_),
                                           .rstd = s.rstd1,
                                           .dh = dh,
                                           .dweight = pass.parameters.gradient(norm1_)});

@@ -3,10 +3,12 @@
 //
 // forward(pass, x, y): x [T, D] act (normed), y [T, D] act. Keeps in the saved arena what backward needs.
 // backward(pass, x, dy, dx): dy [T, D] act; dx [T, D] f32 or act, written; parameter gradients are added.
+// T: this rank's rows of the residual stream (Pass::rows); a mixer sees all tokens of the context shard.
 #pragma once
 #include <memory>
 
 #include "model/pass.h"
+#include "parallel/exchange.h"
 
 namespace jambalaya {
 
@@ -50,7 +52,7 @@ class Mamba {
   void convolve(const Pass& pass, const Inner& inner, const LayerState* state) const;
   void normalize(const Pass& pass, const Inner& inner) const;
   void scan(const Pass& pass, const Inner& inner, const LayerState* state) const;
-  int64_t channels(const Pass& pass) const { return pass.parameters.master(d_).rows(); }
+  int64_t channels(const Pass& pass) const { return pass.parameters.value(d_).rows(); }
 
   int in_, in_bias_, conv_, conv_bias_, x_, dt_norm_, b_norm_, c_norm_, dt_, dt_bias_, a_log_, d_, out_,
       out_bias_;
@@ -83,11 +85,16 @@ class Moe {
   void backward(const Pass& pass, const Tensor& x, const Tensor& dy, const Tensor& dx);
 
  private:
+  void route(const Pass& pass, const Tensor& x);
+  void experts_backward(const Pass& pass, const Tensor& in, const Tensor& dout, const Tensor& din);
+
   int router_, gate_up_, down_;
   struct Saved {
     Tensor probs, expert, weight, lse;
-    Tensor offsets, row_of, token_of;
-    Tensor gate_up, out;  ///< per sorted row: [T*K, 2F], [T*K, D]
+    Tensor row_of, token_of;
+    ExpertRoute route;
+    Tensor in, gate_up;  ///< per arrived row: [arrived, D] (empty when no row travels), [arrived, 2F]
+    Tensor out;          ///< per sorted row: [T*K, D]
   } saved_;
 };
 

@@ -24,6 +24,6 @@ Tensor as_dtype(const Pass& pass, const Tensor& x, DType dtype, const char* tag)
 }
 
 Tensor gradient_of(const Pass& pass, int row) { return row < 0 ? Tensor{} : pass.parameters.gradient(row); }
-Tensor master_of(const Pass& pass, int row) { return row < 0 ? Tensor{} : pass.parameters.master(row); }
+Tensor value_of(const Pass& pass, int row) { return row < 0 ? Tensor{} : pass.parameters.value(row); }
 
 }  // namespace jambalaya

@@ -1,5 +1,6 @@
 // Jamba's Mamba-1 mixer, stabilised by RMSNorm on dt, B and C (arXiv 2403.19887, section 6.4).
-// Legend: T tokens, D width, E inner channels, N states, R dt rank, W conv width.
+// Legend: T tokens, D width, E inner channels of this tensor rank, N states, R dt rank, W conv width. x, y
+// and their gradients hold this rank's rows of the residual stream (parallel/regions.h).
 //
 //   [x; z] = in_proj(input)     u = SiLU(conv(x))     p = x_proj(u), summed over ranks before the norms
 //   (dt, B, C) = norms(p)       s = dt_proj(dt)       o = scan(u, softplus(s + bias), A, B, C, D) SiLU(z)
@@ -41,8 +42,8 @@ Mamba::Inner Mamba::allocate(const Pass& pass, Arena& arena) const {
 
 void Mamba::convolve(const Pass& pass, const Inner& i, const LayerState* state) const {
   ConvForward op{.x = saved_.xz.slice_columns(0, channels(pass)),
-                 .w = pass.parameters.master(conv_),
-                 .bias = master_of(pass, conv_bias_),
+                 .w = pass.parameters.value(conv_),
+                 .bias = value_of(pass, conv_bias_),
                  .docs = pass.docs,
                  .u = i.u};
   if (state) op.left = op.tail = state->conv;
@@ -51,9 +52,9 @@ void Mamba::convolve(const Pass& pass, const Inner& i, const LayerState* state) 
 
 void Mamba::normalize(const Pass& pass, const Inner& i) const {
   pass.ops().ssm_norms_forward(pass.ctx, {.p = saved_.p,
-                                          .w_dt = master_of(pass, dt_norm_),
-                                          .w_b = master_of(pass, b_norm_),
-                                          .w_c = master_of(pass, c_norm_),
+                                          .w_dt = value_of(pass, dt_norm_),
+                                          .w_b = value_of(pass, b_norm_),
+                                          .w_c = value_of(pass, c_norm_),
                                           .eps = float(pass.config.rms_norm_eps),
                                           .dt = i.dt,
                                           .b = i.b,
@@ -69,9 +70,9 @@ void Mamba::scan(const Pass& pass, const Inner& i, const LayerState* state) cons
                  .z = saved_.xz.slice_columns(e, 2 * e),
                  .b = i.b,
                  .c = i.c,
-                 .a_log = pass.parameters.master(a_log_),
-                 .d = pass.parameters.master(d_),
-                 .dt_bias = pass.parameters.master(dt_bias_),
+                 .a_log = pass.parameters.value(a_log_),
+                 .d = pass.parameters.value(d_),
+                 .dt_bias = pass.parameters.value(dt_bias_),
                  .docs = pass.docs,
                  .o = i.o,
                  .states = i.states,
@@ -87,16 +88,17 @@ void Mamba::forward(const Pass& pass, const Tensor& x_TD, const Tensor& y_TD, co
   ArenaScope scope(*pass.ctx.scratch);
   saved_.inner = allocate(pass, recompute ? *pass.ctx.scratch : pass.saved);
   const Inner& i = saved_.inner;
-  linear(pass, in_, pass.regions.enter(pass.ctx, x_TD), saved_.xz);
-  if (in_bias_ >= 0) pass.ops().add_bias(pass.ctx, {saved_.xz, pass.parameters.master(in_bias_)});
+  linear(pass, in_, pass.regions.enter(pass.ctx, x_TD, t), saved_.xz);
+  if (in_bias_ >= 0) pass.ops().add_bias(pass.ctx, {saved_.xz, pass.parameters.value(in_bias_)});
   convolve(pass, i, state);
   linear(pass, x_, i.u, saved_.p);
   pass.regions.sum_inner(pass.ctx, saved_.p);
   normalize(pass, i);
   scan(pass, i, state);
-  linear(pass, out_, i.o, y_TD);
-  pass.regions.leave(pass.ctx, y_TD);
-  if (out_bias_ >= 0) pass.ops().add_bias(pass.ctx, {y_TD, pass.parameters.master(out_bias_)});
+  Tensor y = pass.regions.partial(pass.ctx, y_TD, t);
+  linear(pass, out_, i.o, y);
+  pass.regions.leave(pass.ctx, y, y_TD);
+  if (out_bias_ >= 0) pass.ops().add_bias(pass.ctx, {y_TD, pass.parameters.value(out_bias_)});
 }
 
 void Mamba::backward(const Pass& pass, const Tensor& x_TD, const Tensor& dy_TD, const Tensor& dx_TD) {
@@ -113,24 +115,27 @@ void Mamba::backward(const Pass& pass, const Tensor& x_TD, const Tensor& dy_TD, 
   const Inner& i = saved_.inner;
   const Tensor x = saved_.xz.slice_columns(0, e), z = saved_.xz.slice_columns(e, 2 * e);
 
-  Tensor dy = pass.regions.leave_backward(pass.ctx, dy_TD);
-  if (out_bias_ >= 0) ops.bias_backward(pass.ctx, {dy, pass.parameters.gradient(out_bias_)});
+  if (out_bias_ >= 0) ops.bias_backward(pass.ctx, {dy_TD, pass.parameters.gradient(out_bias_)});
+  Tensor dy = pass.regions.leave_backward(pass.ctx, dy_TD, t);
   Tensor do_ = pass.scratch(pass.act(), {t, e}, "mamba do");
   linear_input_gradient(pass, out_, dy, do_);
   linear_weight_gradient(pass, out_, dy, i.o);
 
   Tensor dxz = pass.scratch(pass.act(), {t, 2 * e}, "mamba dxz");
   Tensor du = pass.scratch(DType::f32, {t, e}, "mamba du"), ds = pass.scratch(pass.act(), {t, e}, "mamba ds");
-  Tensor db = pass.scratch(DType::f32, {t, n}, "mamba dB"), dc = pass.scratch(DType::f32, {t, n}, "mamba dC");
+  // One buffer, so that one collective sums all three (see below).
+  Tensor inner = pass.scratch(DType::f32, {t * (r + 2 * n)}, "mamba d dt, dB, dC");
+  Tensor ddt = make_tensor(inner.ptr<float>(), {t, r}), db = make_tensor(inner.ptr<float>() + t * r, {t, n}),
+         dc = make_tensor(inner.ptr<float>() + t * (r + n), {t, n});
   ops.scan_backward(pass.ctx, {.d_out = do_,
                                .u = i.u,
                                .s = i.s,
                                .z = z,
                                .b = i.b,
                                .c = i.c,
-                               .a_log = pass.parameters.master(a_log_),
-                               .d = pass.parameters.master(d_),
-                               .dt_bias = pass.parameters.master(dt_bias_),
+                               .a_log = pass.parameters.value(a_log_),
+                               .d = pass.parameters.value(d_),
+                               .dt_bias = pass.parameters.value(dt_bias_),
                                .docs = pass.docs,
                                .states = i.states,
                                .du = du,
@@ -142,21 +147,18 @@ void Mamba::backward(const Pass& pass, const Tensor& x_TD, const Tensor& dy_TD, 
                                .dd = pass.parameters.gradient(d_),
                                .ddt_bias = pass.parameters.gradient(dt_bias_)});
 
-  Tensor ddt = pass.scratch(DType::f32, {t, r}, "mamba d dt"),
-         dp = pass.scratch(DType::f32, {t, r + 2 * n}, "mamba dp");
+  Tensor dp = pass.scratch(DType::f32, {t, r + 2 * n}, "mamba dp");
   linear_input_gradient(pass, dt_, ds, ddt);
   linear_weight_gradient(pass, dt_, ds, i.dt);
   // Partial over channels until here: whole before the norms, or the norms' own gradients would be wrong.
-  pass.regions.sum_inner_backward(pass.ctx, ddt);
-  pass.regions.sum_inner_backward(pass.ctx, db);
-  pass.regions.sum_inner_backward(pass.ctx, dc);
+  pass.regions.sum_inner(pass.ctx, inner);
   ops.ssm_norms_backward(pass.ctx, {.ddt = ddt,
                                     .db = db,
                                     .dc = dc,
                                     .p = saved_.p,
-                                    .w_dt = master_of(pass, dt_norm_),
-                                    .w_b = master_of(pass, b_norm_),
-                                    .w_c = master_of(pass, c_norm_),
+                                    .w_dt = value_of(pass, dt_norm_),
+                                    .w_b = value_of(pass, b_norm_),
+                                    .w_c = value_of(pass, c_norm_),
                                     .rstd = i.rstd,
                                     .dp = dp,
                                     .dw_dt = gradient_of(pass, dt_norm_),
@@ -168,16 +170,17 @@ void Mamba::backward(const Pass& pass, const Tensor& x_TD, const Tensor& dy_TD, 
 
   ops.conv_backward(pass.ctx, {.du = du,
                                .x = x,
-                               .w = pass.parameters.master(conv_),
-                               .bias = master_of(pass, conv_bias_),
+                               .w = pass.parameters.value(conv_),
+                               .bias = value_of(pass, conv_bias_),
                                .docs = pass.docs,
                                .dx = dxz.slice_columns(0, e),
                                .dw = pass.parameters.gradient(conv_),
                                .dbias = gradient_of(pass, conv_bias_)});
   if (in_bias_ >= 0) ops.bias_backward(pass.ctx, {dxz, pass.parameters.gradient(in_bias_)});
-  linear_weight_gradient(pass, in_, dxz, x_TD);
-  linear_input_gradient(pass, in_, dxz, dx_TD);
-  pass.regions.enter_backward(pass.ctx, dx_TD);
+  linear_weight_gradient(pass, in_, dxz, pass.regions.enter(pass.ctx, x_TD, t));
+  Tensor dx = pass.regions.partial(pass.ctx, dx_TD, t);
+  linear_input_gradient(pass, in_, dxz, dx);
+  pass.regions.enter_backward(pass.ctx, dx, dx_TD);
 }
 
 }  // namespace jambalaya

@@ -15,7 +15,10 @@ struct Pass {
   Arena& saved;  ///< activations for the backward, last in, first out
   Documents docs;
   bool training;  ///< keep what the backward needs
+  /// Tokens that the mixers see: those of this rank's context shard.
   int64_t tokens() const { return docs.tokens; }
+  /// Of them the rows of the residual stream, its norms and the router that lie on this tensor rank.
+  int64_t rows() const { return regions.rows(docs.tokens).count(); }
   /// dtype of activations and of the operands of matrix products.
   DType act() const { return parameters.precision() == Precision::bf16 ? DType::bf16 : DType::f32; }
   DType residual() const { return config.residual_fp32 ? DType::f32 : act(); }
@@ -41,6 +44,6 @@ void linear_weight_gradient(const Pass& pass, int row, const Tensor& dy, const T
 Tensor as_dtype(const Pass& pass, const Tensor& x, DType dtype, const char* tag);
 /// Gradient of a row, or an empty tensor for an absent one (row < 0). Likewise its fp32 value.
 Tensor gradient_of(const Pass& pass, int row);
-Tensor master_of(const Pass& pass, int row);
+Tensor value_of(const Pass& pass, int row);
 
 }  // namespace jambalaya

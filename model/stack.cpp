@@ -28,6 +28,7 @@ Jamba::Impl::Impl(Jamba& o, Parameters& p, Regions& r, int64_t saved_bytes)
   const int64_t x = config.num_experts, n = int64_t(layers.size());
   delta_ranges = fixed.tensor(DType::f32, {n, 2}, "telemetry");
   branch_sums = fixed.tensor(DType::f64, {n, 2, 2}, "telemetry");
+  activation = fixed.tensor(DType::f64, {2}, "telemetry");
   if (!expert_layers) return;
   stats = fixed.tensor(DType::f32, {expert_layers, 2 * x + 1}, "router statistics");
   dprob = fixed.tensor(DType::f32, {expert_layers, x}, "router statistics");
@@ -44,24 +45,12 @@ Pass Jamba::Impl::make_pass(Context& ctx, const Documents& docs, bool training) 
   return {ctx, config, parameters, regions, saved, docs, training};
 }
 
-BranchStatistics Jamba::Impl::statistics_of(size_t layer, const Tensor& sums, double micro_tokens) const {
-  BranchStatistics s;
-  if (sums && config.act_loss_alpha > 0) {
-    s.activation = sums.slice_rows(kActivation, kActivation + 2);
-    s.weight = 1 / (std::max(micro_tokens, 1.0) * double(config.hidden_size));
-  }
-  if (owner.telemetry) {
-    s.mixer = branch_sums.at(int64_t(layer)).at(0);
-    s.channel = branch_sums.at(int64_t(layer)).at(1);
-  }
-  return s;
-}
-
 Jamba::Impl::Hidden Jamba::Impl::forward(const Pass& pass, const Tensor& ids, const Tensor& sums,
                                          double micro_tokens, std::vector<LayerState>* states) {
-  const int64_t t = pass.tokens(), d = config.hidden_size;
+  const int64_t t = pass.rows(), d = config.hidden_size;
   const bool keep_layers = pass.training && owner.recompute != Recompute::layer;
   if (owner.telemetry) std::memset(branch_sums.data, 0, size_t(branch_sums.bytes()));
+  std::memset(activation.data, 0, size_t(activation.bytes()));
   // Two pairs of buffers in turn: a layer reads its predecessor's (h, branch) and writes its own.
   Hidden buffers[2];
   if (!keep_layers)
@@ -71,7 +60,7 @@ Jamba::Impl::Hidden Jamba::Impl::forward(const Pass& pass, const Tensor& ids, co
     for (Hidden& b : buffers) b.branch = pass.keep(pass.act(), {t, d}, "channel mixer output");
 
   Hidden at{pass.keep(pass.residual(), {t, d}, "residual stream"), {}};
-  pass.ops().embedding_forward(pass.ctx, {.ids = ids, .table = parameters.master(embedding), .y = at.h});
+  embed(pass, ids, at.h);
   for (size_t i = 0; i < layers.size(); i++) {
     Layer& layer = layers[i];
     Hidden next = buffers[i % 2];
@@ -99,6 +88,7 @@ Jamba::Impl::Hidden Jamba::Impl::forward(const Pass& pass, const Tensor& ids, co
     if (!keep_layers) saved.release(mark);
     at = next;
   }
+  merge_statistics(sums);
   return at;
 }
 
@@ -109,7 +99,7 @@ Tensor Jamba::Impl::normalize(const Pass& pass, const Hidden& hidden, Tensor& h_
   Tensor y = pass.keep(pass.act(), {t, d}, "norm output");
   pass.ops().rms_norm_forward(pass.ctx, {.h = hidden.h,
                                          .branch = hidden.branch,
-                                         .weight = parameters.master(final_norm),
+                                         .weight = parameters.value(final_norm),
                                          .eps = float(config.rms_norm_eps),
                                          .h_out = h_sum,
                                          .y = y,
@@ -117,26 +107,10 @@ Tensor Jamba::Impl::normalize(const Pass& pass, const Hidden& hidden, Tensor& h_
   return y;
 }
 
-void Jamba::Impl::balance(const Pass& pass, double tokens, double micro, const Tensor& sums) {
-  if (!stats || tokens == 0) return;  // the means over no tokens are nothing
-  pass.ops().balance_loss(
-      pass.ctx,
-      {.stats = stats,
-       .tokens = tokens,
-       .per_layer = config.aux_mode != AuxMode::hf_global,
-       .factor = config.aux_mode == AuxMode::megablocks ? 1.0 / double(config.num_experts_per_tok) : 1.0,
-       .weight = config.router_aux_loss_coef * micro,
-       .dprob = dprob,
-       .sums = sums.slice_rows(kAux, kAux + 2)});
-  for (Layer& layer : layers)
-    if (layer.moe)
-      layer.moe->z_scale = float(config.router_z_loss_coef * micro / (tokens * double(stats.rows())));
-}
-
 void Jamba::Impl::backward(const Pass& pass, const Tensor& ids, const Tensor& dh, const LossScale& scale) {
   const float activation_weight =
       float(2 * config.act_loss_alpha * scale.micro / (scale.micro_tokens * double(config.hidden_size)));
-  const int64_t t = pass.tokens(), d = config.hidden_size;
+  const int64_t t = pass.rows(), d = config.hidden_size;
   for (size_t i = layers.size(); i-- > 0;) {
     Arena::Mark mark = saved.mark();
     if (owner.recompute == Recompute::layer) {
@@ -154,9 +128,7 @@ void Jamba::Impl::backward(const Pass& pass, const Tensor& ids, const Tensor& dh
     saved.release(mark);
     if (owner.on_gradients) owner.on_gradients(int(i));
   }
-  pass.ops().embedding_backward(
-      pass.ctx,
-      {.ids = ids, .dy = dh, .dtable = parameters.gradient(embedding), .skip_id = config.pad_token_id});
+  embed_backward(pass, ids, dh);
   if (owner.on_gradients) owner.on_gradients(-1);
 }
 

@@ -24,6 +24,8 @@ class Layer {
   std::unique_ptr<DenseMlp> mlp;
   std::unique_ptr<Moe> moe;
 
+  /// T: this rank's rows of the residual stream (Pass::rows).
+  ///
   /// h + branch -> (h_mid, out) with h_mid the residual stream after the mixer's sum and out [T, D] the
   /// channel mixer's output, not yet added. `branch` is empty before the first layer. h_mid [T, D] is given
   /// by the caller. Returns the residual stream that entered (h + branch), which the backward needs.
@@ -57,19 +59,34 @@ struct Jamba::Impl {
   Tensor stats, dprob;  ///< f32 [expert layers, 2X + 1], [expert layers, X]
   Tensor delta_ranges;  ///< f32 [layers, 2]
   Tensor branch_sums;   ///< f64 [layers, 2 (mixer, channel), 2]
+  Tensor activation;    ///< f64 [2]: this rank's part of LossSum's activation loss where rows are split
 
   struct Hidden {
     Tensor h, branch;  ///< the final residual stream is h + branch
   };
   Pass make_pass(Context& ctx, const Documents& docs, bool training);
-  /// Embedding and all layers. Tensors live in `saved`.
+  /// Embedding and all layers: this rank's rows of the residual stream. Tensors live in `saved`.
   Hidden forward(const Pass& pass, const Tensor& ids, const Tensor& sums, double micro_tokens,
                  std::vector<LayerState>* states = nullptr);
+  Hidden pick(const Pass& pass, const Hidden& hidden, const std::vector<int64_t>& rows) const;
   /// Final norm of rows; h_sum receives h + branch.
   Tensor normalize(const Pass& pass, const Hidden& hidden, Tensor& h_sum, Tensor& rstd);
-  void balance(const Pass& pass, double tokens, double micro, const Tensor& sums);
   void backward(const Pass& pass, const Tensor& ids, const Tensor& dh, const LossScale& scale);
+
+  // model/statistics.cpp
+  void balance(const Pass& pass, double tokens, double micro, const Tensor& sums);
   BranchStatistics statistics_of(size_t layer, const Tensor& sums, double micro_tokens) const;
+  /// After the forward: what each tensor rank saw of the branches becomes what all of them saw.
+  void merge_statistics(const Tensor& sums);
+
+  // model/vocabulary.cpp: embedding and head, cut over the tensor ranks by rows of the vocabulary.
+  void embed(const Pass& pass, const Tensor& ids, const Tensor& h);  ///< h: this rank's rows
+  void embed_backward(const Pass& pass, const Tensor& ids, const Tensor& dh);
+  /// Losses of the final hidden states y, this rank's rows, against the targets of all tokens; with dy also
+  /// the gradient of y and the head's. `op` brings scales and results.
+  void head_loss(const Pass& pass, const Tensor& y, HeadLoss op, const Tensor& dy = {});
+  /// logits f32 [n, V], whole on every tensor rank, of y [n, D], equal on every tensor rank.
+  void logits_of(const Pass& pass, const Tensor& y, const Tensor& logits);
 
  private:
   struct Kept {

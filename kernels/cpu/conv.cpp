@@ -25,7 +25,7 @@ ConvInputs inputs(const Op& op) {
   check_packed(op.w, DType::f32, {E, W}, "w");
   if (op.bias) check_packed(op.bias, DType::f32, {E}, "bias");
   check_activation(op.x, op.x.dtype, {T, E}, "x");
-  if (op.left) check_packed(op.left, DType::f32, {S, W - 1, E}, "left");
+  if (op.left) check_packed(op.left, DType::f32, {op.ends_only ? 1 : S, W - 1, E}, "left");
   return {.x = op.x.data,
           .x_stride = op.x.row_stride,
           .w = op.w.template ptr<float>(),
@@ -34,27 +34,56 @@ ConvInputs inputs(const Op& op) {
           .segment_of = op.docs.segment_of,
           .left = op.left ? op.left.template ptr<float>() : nullptr,
           .channels = E,
-          .width = W};
+          .width = W,
+          .segments = S,
+          .ends_only = op.ends_only};
 }
 
-/// tail[s][i] = the input W - 1 - i places before segment s's end. `tail` may be `left`: row i is read from a
-/// row at or after it, so rising i is safe.
-void write_tail(const ConvForward& op, const ConvInputs& in, int64_t s) {
-  const int64_t past = in.width - 1, E = in.channels, begin = op.docs.offsets[s],
-                end = op.docs.offsets[s + 1];
-  float* tail = op.tail.ptr<float>() + s * past * E;
+/// tail [W-1, E]: row i = the input W - 1 - i places before `end` of the segment that begins at `begin`;
+/// `left` (null: zero) is what came before it. `tail` may be `left`: row i is read from a row at or after it,
+/// so rising i is safe.
+void write_tail(const ConvForward& op, const ConvInputs& in, int64_t begin, int64_t end, const float* left,
+                float* tail) {
+  const int64_t past = in.width - 1, E = in.channels;
   for (int64_t i = 0; i < past; i++, tail += E) {
     const int64_t q = end - past + i, row = q * in.x_stride;
     if (q < begin) {
-      if (!in.left)
+      if (!left)
         std::memset(tail, 0, size_t(E) * 4);
       else
-        std::memmove(tail, in.left + (s * past + past + q - begin) * E, size_t(E) * 4);
+        std::memmove(tail, left + (past + q - begin) * E, size_t(E) * 4);
     } else if (op.x.dtype == DType::f32) {
       std::memcpy(tail, op.x.ptr<float>() + row, size_t(E) * 4);
     } else {
       for (int64_t e = 0; e < E; e++) tail[e] = to_float(op.x.ptr<bf16>()[row + e]);
     }
+  }
+}
+
+void write_tails(Context& ctx, const ConvForward& op, const ConvInputs& in) {
+  const int64_t size = (in.width - 1) * in.channels, S = in.segments, T = op.docs.tokens;
+  const int32_t* offsets = op.docs.offsets;
+  float* tail = op.tail.ptr<float>();
+  if (op.ends_only)  // without tokens: what came before, unchanged
+    return write_tail(op, in, T ? offsets[S - 1] : 0, T, T == 0 || S == 1 ? in.left : nullptr, tail);
+  ctx.pool->run(S, [&](int64_t s) {
+    const float* left = in.left ? in.left + s * size : nullptr;
+    write_tail(op, in, offsets[s], offsets[s + 1], left, tail + s * size);
+  });
+}
+
+/// dleft of segments without tokens: their tail is their left. With ends_only an empty first segment of a
+/// shard with tokens has no tail.
+void pass_through_empty(const ConvBackward& op) {
+  const int64_t entries = op.ends_only ? 1 : op.docs.count;
+  for (int64_t s = 0; s < entries; s++) {
+    const bool no_tokens = op.docs.tokens == 0;
+    if (!no_tokens && op.docs.offsets[s] != op.docs.offsets[s + 1]) continue;
+    const Tensor to = op.dleft.at(s);
+    if (op.dtail && (no_tokens || !op.ends_only))
+      std::memmove(to.data, op.dtail.at(s).data, size_t(to.bytes()));
+    else
+      std::memset(to.data, 0, size_t(to.bytes()));
   }
 }
 
@@ -64,7 +93,7 @@ void CpuOps::conv_forward(Context& ctx, const ConvForward& op) {
   const ConvInputs in = inputs(op);
   const int64_t T = op.docs.tokens, E = in.channels, S = op.docs.count;
   check_activation(op.u, op.x.dtype, {T, E}, "u");
-  if (op.tail) check_packed(op.tail, DType::f32, {S, in.width - 1, E}, "tail");
+  if (op.tail) check_packed(op.tail, DType::f32, {op.ends_only ? 1 : S, in.width - 1, E}, "tail");
   const ConvForwardArgs args{.in = in, .u = op.u.data, .u_stride = op.u.row_stride};
   const int64_t groups = ceil_div(E, kGroup), chunks = ceil_div(T, kTokens);
   ArenaScope scope(*ctx.scratch);
@@ -80,7 +109,7 @@ void CpuOps::conv_forward(Context& ctx, const ConvForward& op) {
                   .scratch = scratch + i * floats});
   });
   // After all of `left` was read.
-  if (op.tail) ctx.pool->run(S, [&](int64_t s) { write_tail(op, in, s); });
+  if (op.tail) write_tails(ctx, op, in);
 }
 
 void CpuOps::conv_backward(Context& ctx, const ConvBackward& op) {
@@ -91,8 +120,8 @@ void CpuOps::conv_backward(Context& ctx, const ConvBackward& op) {
   check_activation(op.dx, act, {T, E}, "dx");
   check_packed(op.dw, DType::f32, {E, W}, "dw");
   if (op.bias) check_packed(op.dbias, DType::f32, {E}, "dbias");
-  if (op.dleft) check_packed(op.dleft, DType::f32, {S, W - 1, E}, "dleft");
-  if (op.dtail) check_packed(op.dtail, DType::f32, {S, W - 1, E}, "dtail");
+  if (op.dleft) check_packed(op.dleft, DType::f32, {op.ends_only ? 1 : S, W - 1, E}, "dleft");
+  if (op.dtail) check_packed(op.dtail, DType::f32, {op.ends_only ? 1 : S, W - 1, E}, "dtail");
   const ConvBackwardArgs args{.in = in,
                               .du = op.du.data,
                               .du_stride = op.du.row_stride,
@@ -131,15 +160,7 @@ void CpuOps::conv_backward(Context& ctx, const ConvBackward& op) {
             dbias[e] += sums[e];
       }
   });
-  if (!op.dleft) return;
-  for (int64_t s = 0; s < S; s++) {  // an empty segment's tail is its left
-    if (op.docs.offsets[s] != op.docs.offsets[s + 1]) continue;
-    const Tensor to = op.dleft.at(s);
-    if (op.dtail)
-      std::memmove(to.data, op.dtail.at(s).data, size_t(to.bytes()));
-    else
-      std::memset(to.data, 0, size_t(to.bytes()));
-  }
+  if (op.dleft) pass_through_empty(op);
 }
 
 }  // namespace jambalaya

@@ -1,6 +1,8 @@
 // The CPU backend's class. Its methods are defined in the rooms beside this file: gemm.cpp, vocab.cpp,
 // norm.cpp, conv.cpp, scan.cpp, attention.cpp, attention_backward.cpp, moe.cpp, pointwise.cpp, optimizer.cpp.
 // Each checks shapes, cuts the work into chunks by shape, and calls the vector kernels of this machine's
+// norm.cpp, conv.cpp, scan.cpp, scan_carry.cpp, attention.cpp, moe.cpp, pointwise.cpp, optimizer.cpp. Each
+// checks shapes, cuts the work into chunks by shape, and calls the vector kernels of this machine's
 // instruction set (simd/kernels.h).
 #pragma once
 #include "kernels/cpu/simd/kernels.h"
@@ -26,6 +28,8 @@ class CpuOps final : public Ops {
   void conv_backward(Context&, const ConvBackward&) override;
   void scan_forward(Context&, const ScanForward&) override;
   void scan_backward(Context&, const ScanBackward&) override;
+  void scan_carry_forward(Context&, const ScanCarryForward&) override;
+  void scan_carry_backward(Context&, const ScanCarryBackward&) override;
   void rope(Context&, const Rope&) override;
   void attention_forward(Context&, const AttentionForward&) override;
   void attention_merge(Context&, const AttentionMerge&) override;

@@ -33,7 +33,7 @@ ScanInputs inputs(const Op& op) {
   check_packed(op.a_log, DType::f32, {E, N}, "a_log");
   check_packed(op.d, DType::f32, {E}, "d");
   check_packed(op.dt_bias, DType::f32, {E}, "dt_bias");
-  if (op.h0) check_packed(op.h0, DType::f32, {S, N, E}, "h0");
+  if (op.h0) check_packed(op.h0, DType::f32, {op.ends_only ? 1 : S, N, E}, "h0");
   return {.u = op.u.data,
           .s = op.s.data,
           .z = op.z.data,
@@ -51,19 +51,35 @@ ScanInputs inputs(const Op& op) {
           .segment_of = op.docs.segment_of,
           .h0 = op.h0 ? op.h0.template ptr<float>() : nullptr,
           .channels = E,
-          .states = N};
+          .states = N,
+          .segments = S,
+          .ends_only = op.ends_only};
+}
+
+/// to[s] = from[s], zero without `from`.
+void pass_state(const Tensor& from, const Tensor& to, int64_t s) {
+  const Tensor entry = to.at(s);
+  if (from)
+    std::memcpy(entry.data, from.at(s).data, size_t(entry.bytes()));
+  else
+    std::memset(entry.data, 0, size_t(entry.bytes()));
 }
 
 /// The state passes an empty segment unchanged: to[s] = from[s], zero without `from`.
 void pass_through_empty(const Documents& docs, const Tensor& from, const Tensor& to) {
   if (!to || from.data == to.data) return;
-  for (int64_t s = 0; s < docs.count; s++) {
-    if (docs.offsets[s] != docs.offsets[s + 1]) continue;
-    if (from)
-      std::memcpy(to.at(s).data, from.at(s).data, size_t(to.at(s).bytes()));
-    else
-      std::memset(to.at(s).data, 0, size_t(to.at(s).bytes()));
-  }
+  for (int64_t s = 0; s < docs.count; s++)
+    if (docs.offsets[s] == docs.offsets[s + 1]) pass_state(from, to, s);
+}
+
+/// The same with ends_only, where `to` belongs to segment `edge` (the first or the last): a shard without
+/// tokens passes the state on, an empty segment at the edge of one with tokens has no state to pass.
+void pass_through_shard(const Documents& docs, const Tensor& from, const Tensor& to, int64_t edge) {
+  if (!to) return;
+  if (docs.tokens == 0)
+    pass_state(from, to, 0);
+  else if (docs.offsets[edge] == docs.offsets[edge + 1])
+    pass_state({}, to, 0);
 }
 
 /// Where span i of `spans` begins: the first border of segments at or after its even share of the tokens.
@@ -82,7 +98,8 @@ void CpuOps::scan_forward(Context& ctx, const ScanForward& op) {
   const ScanInputs in = inputs(op);
   const int64_t T = op.docs.tokens, E = in.channels, N = in.states, S = op.docs.count;
   check_activation(op.o, op.u.dtype, {T, E}, "o");
-  if (op.h_last) check_packed(op.h_last, DType::f32, {S, N, E}, "h_last");
+  if (op.h_last) check_packed(op.h_last, DType::f32, {op.ends_only ? 1 : S, N, E}, "h_last");
+  JAMBALAYA_CHECK(!op.ends_only || !op.h0 || op.h_last.data != op.h0.data, "h_last is h0's memory");
   if (op.states) check_packed(op.states, DType::f32, {scan_states(T), N, E}, "states");
   if (op.delta_range) check_packed(op.delta_range, DType::f32, {2}, "delta_range");
   ScanForwardArgs args{.in = in,
@@ -110,7 +127,10 @@ void CpuOps::scan_forward(Context& ctx, const ScanForward& op) {
                   .t1 = span_begin(op.docs, span + 1, spans),
                   .scratch = scratch + i * floats});
   });
-  pass_through_empty(op.docs, op.h0, op.h_last);
+  if (op.ends_only)
+    pass_through_shard(op.docs, op.h0, op.h_last, S - 1);
+  else
+    pass_through_empty(op.docs, op.h0, op.h_last);
   if (op.delta_range) {
     float* out = op.delta_range.ptr<float>();
     out[0] = T && E ? ranges[0] : 0;
@@ -136,8 +156,8 @@ void CpuOps::scan_backward(Context& ctx, const ScanBackward& op) {
   check_packed(op.da_log, DType::f32, {E, N}, "da_log");
   check_packed(op.dd, DType::f32, {E}, "dd");
   check_packed(op.ddt_bias, DType::f32, {E}, "ddt_bias");
-  if (op.dh_last) check_packed(op.dh_last, DType::f32, {S, N, E}, "dh_last");
-  if (op.dh0) check_packed(op.dh0, DType::f32, {S, N, E}, "dh0");
+  if (op.dh_last) check_packed(op.dh_last, DType::f32, {op.ends_only ? 1 : S, N, E}, "dh_last");
+  if (op.dh0) check_packed(op.dh0, DType::f32, {op.ends_only ? 1 : S, N, E}, "dh0");
   const ScanBackwardArgs args{.in = in,
                               .d_out = op.d_out.data,
                               .d_out_stride = op.d_out.row_stride,
@@ -182,7 +202,10 @@ void CpuOps::scan_backward(Context& ctx, const ScanBackward& op) {
     });
   }
   ctx.pool->run(groups, [&](int64_t g) { simd.end(args, task(g, 0, 0)); });
-  pass_through_empty(op.docs, op.dh_last, op.dh0);
+  if (op.ends_only)
+    pass_through_shard(op.docs, op.dh_last, op.dh0, 0);
+  else
+    pass_through_empty(op.docs, op.dh_last, op.dh0);
 }
 
 }  // namespace jambalaya

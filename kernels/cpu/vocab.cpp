@@ -7,14 +7,28 @@
 namespace jambalaya {
 namespace {
 
+/// Rows [first, first + rows) of a vocabulary of `whole` ids.
+struct Part {
+  int64_t first, rows, whole;
+
+  Part(int64_t first_id, int64_t part_rows, int64_t vocabulary)
+      : first(first_id), rows(part_rows), whole(vocabulary ? vocabulary : part_rows) {
+    JAMBALAYA_CHECK(first >= 0 && first + rows <= whole, "rows [", first, ", ", first + rows,
+                    ") of a vocabulary of ", whole);
+  }
+  /// Row of an id, -1 when another part has it.
+  int64_t row_of(int64_t id) const { return id >= first && id < first + rows ? id - first : -1; }
+};
+
 bool is_act(const Tensor& t) { return t.dtype == DType::f32 || t.dtype == DType::bf16; }
 
-/// `ids` name rows of a table of `rows` rows; returns them.
-const int32_t* check_ids(const Tensor& ids, int64_t rows) {
+/// `ids` lie in the vocabulary; returns them.
+const int32_t* check_ids(const Tensor& ids, int64_t vocabulary) {
   JAMBALAYA_CHECK(ids.rank == 1 && ids.packed(), "ids ", ids.describe());
   const int32_t* id = ids.ptr<int32_t>();
   for (int64_t t = 0; t < ids.rows(); t++)
-    JAMBALAYA_CHECK(id[t] >= 0 && id[t] < rows, "id ", id[t], " of token ", t, ", vocabulary ", rows);
+    JAMBALAYA_CHECK(id[t] >= 0 && id[t] < vocabulary, "id ", id[t], " of token ", t, ", vocabulary ",
+                    vocabulary);
   return id;
 }
 
@@ -25,33 +39,37 @@ void CpuOps::embedding_forward(Context& ctx, const EmbeddingForward& args) {
   JAMBALAYA_CHECK(table.rank == 2 && y.rank == 2 && is_act(table) && is_act(y) &&
                       y.rows() == args.ids.rows() && y.columns() == table.columns(),
                   "table ", table.describe(), ", y ", y.describe(), ", ids ", args.ids.describe());
-  const int32_t* ids = check_ids(args.ids, table.rows());
+  const Part part(args.first_id, table.rows(), args.vocabulary);
+  const int32_t* ids = check_ids(args.ids, part.whole);
   const VocabKernels& k = simd_.vocab;
   const bool wide = table.dtype == DType::f32, to_wide = y.dtype == DType::f32;
   auto* look_up = wide ? (to_wide ? k.look_up_f32_to_f32 : k.look_up_f32_to_bf16)
                        : (to_wide ? k.look_up_bf16_to_f32 : k.look_up_bf16_to_bf16);
   ctx.pool->run_range(y.rows(), 64, [&](int64_t begin, int64_t end) {
-    look_up({table.data, table.row_stride, ids + begin, end - begin, y.columns(),
+    look_up({table.data, table.row_stride, part.rows, part.first, ids + begin, end - begin, y.columns(),
              y.address(begin * y.row_stride), y.row_stride});
   });
 }
 
 namespace {
 
-/// Tokens sorted by id, stably (a counting sort): those with id v are tokens[first[v]] ... tokens[first[v +
-/// 1] - 1].
-struct TokensById {
-  int32_t* first;   ///< [V + 1]
-  int32_t* tokens;  ///< [T]
+/// The tokens whose ids the part has, sorted by row, stably (a counting sort): those of row v are
+/// tokens[first[v]] ... tokens[first[v + 1] - 1].
+struct TokensByRow {
+  int32_t* first;     ///< [rows + 1]
+  int32_t* tokens;    ///< [count]
+  int64_t count = 0;  ///< how many there are
 
-  TokensById(Arena& scratch, const int32_t* ids, int64_t count, int64_t vocabulary)
-      : first(scratch.array<int32_t>(vocabulary + 2, "embedding.first")),
-        tokens(scratch.array<int32_t>(count, "embedding.tokens")) {
-    // Counted two places up, so that placing the tokens below leaves each id's first place behind.
-    std::fill(first, first + vocabulary + 2, 0);
-    for (int64_t t = 0; t < count; t++) first[ids[t] + 2]++;
-    for (int64_t v = 1; v <= vocabulary; v++) first[v + 1] += first[v];
-    for (int64_t t = 0; t < count; t++) tokens[first[ids[t] + 1]++] = int32_t(t);
+  TokensByRow(Arena& scratch, const int32_t* ids, int64_t all, const Part& part)
+      : first(scratch.array<int32_t>(part.rows + 2, "embedding.first")),
+        tokens(scratch.array<int32_t>(all, "embedding.tokens")) {
+    // Counted two places up, so that placing the tokens below leaves each row's first place behind.
+    std::fill(first, first + part.rows + 2, 0);
+    for (int64_t t = 0; t < all; t++)
+      if (const int64_t v = part.row_of(ids[t]); v >= 0) first[v + 2]++, count++;
+    for (int64_t v = 1; v <= part.rows; v++) first[v + 1] += first[v];
+    for (int64_t t = 0; t < all; t++)
+      if (const int64_t v = part.row_of(ids[t]); v >= 0) tokens[first[v + 1]++] = int32_t(t);
   }
 };
 
@@ -59,22 +77,24 @@ struct TokensById {
 
 void CpuOps::embedding_backward(Context& ctx, const EmbeddingBackward& args) {
   const Tensor &dy = args.dy, &dtable = args.dtable;
-  const int64_t tokens = args.ids.rows(), vocabulary = dtable.rows(), width = dtable.columns();
+  const int64_t tokens = args.ids.rows(), width = dtable.columns();
   JAMBALAYA_CHECK(dy.rank == 2 && dtable.rank == 2 && is_act(dy) && dtable.dtype == DType::f32 &&
                       dy.rows() == tokens && dy.columns() == width,
                   "dy ", dy.describe(), ", dtable ", dtable.describe(), ", ids ", args.ids.describe());
-  const int32_t* ids = check_ids(args.ids, vocabulary);
+  const Part part(args.first_id, dtable.rows(), args.vocabulary);
+  const int32_t* ids = check_ids(args.ids, part.whole);
   if (tokens == 0) return;
   ArenaScope scope(*ctx.scratch);
-  const TokensById sorted(*ctx.scratch, ids, tokens, vocabulary);
+  const TokensByRow sorted(*ctx.scratch, ids, tokens, part);
   auto* sum_rows = dy.dtype == DType::f32 ? simd_.vocab.sum_rows_f32 : simd_.vocab.sum_rows_bf16;
-  // A chunk owns the ids whose tokens start in its range of the sorted order.
-  ctx.pool->run_range(tokens, 64, [&](int64_t begin, int64_t end) {
+  // A chunk owns the rows whose tokens start in its range of the sorted order.
+  ctx.pool->run_range(sorted.count, 64, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end;) {
-      const int64_t id = ids[sorted.tokens[i]], first = sorted.first[id], last = sorted.first[id + 1];
+      const int64_t id = ids[sorted.tokens[i]], row = id - part.first;
+      const int64_t first = sorted.first[row], last = sorted.first[row + 1];
       if (first == i && id != args.skip_id)
         sum_rows({dy.data, dy.row_stride, sorted.tokens + first, last - first, width,
-                  dtable.ptr<float>() + id * dtable.row_stride});
+                  dtable.ptr<float>() + row * dtable.row_stride});
       i = last;
     }
   });
@@ -91,16 +111,28 @@ int64_t tokens_together(int64_t vocabulary) {
          16;
 }
 
-/// Up to `room` counted tokens: their numbers, and what the losses of each are.
+/// What a part of the vocabulary knows of one token's softmax: the four numbers that HeadLoss::combine
+/// exchanges. A part without rows has largest -inf and sum 0, one without the target target_logit -inf.
+struct Statistics {
+  float largest, sum, target_logit;
+  float correct;  ///< 1: the target is the first of the largest
+};
+static_assert(sizeof(Statistics) == 4 * sizeof(float));
+
+/// Up to `room` counted tokens: their numbers, what the parts know of each, and what their losses are.
 struct Counted {
   int32_t* token;
   double *nll, *lse;
-  int64_t count = 0;
+  Statistics *own, *all;  ///< [count], [parts, count]; the same memory where there is nothing to combine
+  int64_t count = 0, parts;
 
-  Counted(Arena& scratch, int64_t room)
+  Counted(Arena& scratch, int64_t room, const HeadLoss& a)
       : token(scratch.array<int32_t>(room, "head.token")),
         nll(scratch.array<double>(room, "head.nll")),
-        lse(scratch.array<double>(room, "head.lse")) {}
+        lse(scratch.array<double>(room, "head.lse")),
+        own(scratch.array<Statistics>(room, "head.statistics")),
+        all(a.combine ? scratch.array<Statistics>(room * a.parts, "head.statistics") : own),
+        parts(a.parts) {}
   /// Takes the next counted tokens from `t` on; returns where it stopped.
   int64_t fill(const int32_t* targets, int64_t t, int64_t tokens, int64_t room, int64_t vocabulary) {
     for (count = 0; t < tokens && count < room; t++)
@@ -121,6 +153,8 @@ void check_head(const HeadLoss& a) {
                   "h ", a.h.describe(), ", w ", a.w.describe());
   JAMBALAYA_CHECK(a.targets.rank == 1 && a.targets.packed() && a.targets.rows() == tokens, "targets ",
                   a.targets.describe());
+  JAMBALAYA_CHECK(a.combine ? a.parts >= 1 : a.parts == 1 && (!a.vocabulary || a.vocabulary == a.w.rows()),
+                  "a vocabulary of ", a.vocabulary, " in ", a.parts, " parts without `combine`");
   JAMBALAYA_CHECK(a.loss_sum && a.loss_sum.dtype == DType::f64 && a.loss_sum.numel() == 2, "loss_sum ",
                   a.loss_sum.describe());
   if (a.nll) JAMBALAYA_CHECK(a.nll.packed() && a.nll.numel() == tokens, "nll ", a.nll.describe());
@@ -152,47 +186,86 @@ void clear_rows(Context& ctx, const Tensor& x) {
   });
 }
 
-/// Losses of the counted tokens from their logits, which become the gradient's rows (see LogitGradientRow).
-void losses(Context& ctx, const VocabKernels& kernels, const HeadLoss& a, float* logits,
+/// One token's softmax over all parts.
+struct Softmax {
+  double largest, sum;  ///< sum of exp(logit - largest)
+  double target_logit;
+  bool correct;
+};
+
+/// Parts are taken in their order: the same bits on every rank, and the lowest of equal ids wins.
+Softmax merge(const Counted& counted, int64_t i) {
+  const Statistics& first = counted.all[i];
+  Softmax whole{first.largest, 0, first.target_logit, first.correct != 0};
+  for (int64_t p = 1; p < counted.parts; p++) {
+    const Statistics& part = counted.all[p * counted.count + i];
+    if (double(part.largest) > whole.largest) whole.largest = part.largest, whole.correct = part.correct != 0;
+    whole.target_logit = std::max(whole.target_logit, double(part.target_logit));
+  }
+  for (int64_t p = 0; p < counted.parts; p++) {
+    const Statistics& part = counted.all[p * counted.count + i];
+    whole.sum += double(part.sum) * std::exp(double(part.largest) - whole.largest);
+  }
+  return whole;
+}
+
+/// Losses of the counted tokens from their logits [count, rows of the part], which become the gradient's rows
+/// (see LogitGradientRow).
+void losses(Context& ctx, const VocabKernels& kernels, const HeadLoss& a, const Part& part, float* logits,
             const Counted& counted) {
-  const int64_t vocabulary = a.w.rows();
   const int32_t* targets = a.targets.ptr<int32_t>();
   auto* gradient = a.h.dtype == DType::f32 ? kernels.logit_gradient_f32 : kernels.logit_gradient_bf16;
-  ctx.pool->run_range(counted.count, 4, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i++) {
-      const int64_t token = counted.token[i], target = targets[token];
-      float* row = logits + i * vocabulary;
-      const SoftmaxResult r = kernels.softmax_row({row, vocabulary, target, bool(a.dh)});
-      const double log_sum = std::log(double(r.sum));
-      counted.lse[i] = double(r.largest) + log_sum;
-      counted.nll[i] = (double(r.largest) - double(r.target_logit)) + log_sum;
-      if (a.nll) a.nll.ptr<float>()[token] = float(counted.nll[i]);
-      if (a.correct) a.correct.ptr<uint8_t>()[token] = r.correct;
-      if (!a.dh) continue;
-      const double factor = (double(a.scale) + 2 * double(a.z_scale) * counted.lse[i]) / double(r.sum);
-      gradient({row, vocabulary, target, float(factor), a.scale});
-    }
-  });
+  auto look = [&](int64_t i) {
+    const int64_t target = part.row_of(targets[counted.token[i]]);
+    const SoftmaxResult r = kernels.softmax_row({logits + i * part.rows, part.rows, target, bool(a.dh)});
+    counted.own[i] = {r.largest, r.sum, r.target_logit, r.correct ? 1.0f : 0.0f};
+  };
+  auto finish = [&](int64_t i) {
+    const int64_t token = counted.token[i];
+    const Softmax whole = merge(counted, i);
+    const double log_sum = std::log(whole.sum);
+    counted.lse[i] = whole.largest + log_sum;
+    counted.nll[i] = (whole.largest - whole.target_logit) + log_sum;
+    if (a.nll) a.nll.ptr<float>()[token] = float(counted.nll[i]);
+    if (a.correct) a.correct.ptr<uint8_t>()[token] = whole.correct;
+    if (!a.dh) return;
+    // The row holds exp(logit - the part's largest).
+    const double shift = std::exp(double(counted.own[i].largest) - whole.largest);
+    const double factor = (double(a.scale) + 2 * double(a.z_scale) * counted.lse[i]) / whole.sum * shift;
+    gradient({logits + i * part.rows, part.rows, part.row_of(targets[token]), float(factor), a.scale});
+  };
+  auto each = [&](auto&& f) {
+    ctx.pool->run_range(counted.count, 4, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; i++) f(i);
+    });
+  };
+  if (!a.combine) return each([&](int64_t i) { look(i), finish(i); });  // while the row is in the cache
+  each(look);
+  a.combine(ctx, make_tensor(&counted.own->largest, {counted.count, 4}),
+            make_tensor(&counted.all->largest, {counted.parts, counted.count, 4}));
+  each(finish);
 }
 
 }  // namespace
 
 void CpuOps::head_loss(Context& ctx, const HeadLoss& args) {
   check_head(args);
-  const int64_t tokens = args.h.rows(), width = args.h.columns(), vocabulary = args.w.rows();
+  const int64_t tokens = args.h.rows(), width = args.h.columns();
+  const Part part(args.first_id, args.w.rows(), args.vocabulary);
   const int32_t* targets = args.targets.ptr<int32_t>();
   if (args.nll) std::fill_n(args.nll.ptr<float>(), tokens, 0.0f);
   if (args.correct) std::fill_n(args.correct.ptr<uint8_t>(), tokens, uint8_t(0));
 
   ArenaScope scope(*ctx.scratch);
-  const int64_t room = std::min(tokens, tokens_together(vocabulary));
-  Counted counted(*ctx.scratch, room);
-  Tensor all_logits = ctx.scratch->tensor(DType::f32, {room, vocabulary}, "head.logits");
+  // By the whole vocabulary, so that all parts cut the tokens alike.
+  const int64_t room = std::min(tokens, tokens_together(part.whole));
+  Counted counted(*ctx.scratch, room, args);
+  Tensor all_logits = ctx.scratch->tensor(DType::f32, {room, part.rows}, "head.logits");
   // Counted tokens with ignored ones between them are gathered, so that ignored tokens cost nothing and
   // contribute exactly nothing, whatever their hidden state holds.
   Tensor gathered = ctx.scratch->tensor(args.h.dtype, {room, width}, "head.gathered");
   for (int64_t begin = 0, end = 0; begin < tokens; begin = end) {
-    end = counted.fill(targets, begin, tokens, room, vocabulary);
+    end = counted.fill(targets, begin, tokens, room, part.whole);
     const int64_t n = counted.count;
     if (args.dh && n < end - begin) clear_rows(ctx, args.dh.slice_rows(begin, end));
     if (n == 0) continue;
@@ -205,12 +278,12 @@ void CpuOps::head_loss(Context& ctx, const HeadLoss& args) {
     }
     const Tensor logits = all_logits.slice_rows(0, n);
     gemm(ctx, {.a = h, .b = args.w, .c = logits, .transpose_b = true});
-    losses(ctx, simd_.vocab, args, logits.ptr<float>(), counted);
+    losses(ctx, simd_.vocab, args, part, logits.ptr<float>(), counted);
     double* sums = args.loss_sum.ptr<double>();
     for (int64_t i = 0; i < n; i++) sums[0] += counted.nll[i], sums[1] += counted.lse[i] * counted.lse[i];
     if (!args.dh) continue;
-    Tensor dlogits = make_tensor(logits.data, args.h.dtype, {n, vocabulary});
-    dlogits.row_stride = vocabulary * (4 / size_of(args.h.dtype));
+    Tensor dlogits = make_tensor(logits.data, args.h.dtype, {n, part.rows});
+    dlogits.row_stride = part.rows * (4 / size_of(args.h.dtype));
     gemm(ctx, {.a = dlogits, .b = h, .c = args.dw, .transpose_a = true, .accumulate = true});
     gemm(ctx,
          {.a = dlogits, .b = args.w, .c = dh});  // after dW: the gathered rows give way to their gradient

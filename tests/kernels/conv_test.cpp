@@ -1,101 +1,14 @@
 // The causal convolution against float64, and what must hold bit by bit: documents, splits, threads.
 #include <numeric>
 
-#include "tests/kernels/reference/conv.h"
-#include "tests/support/cpu_fixture.h"
+#include "tests/kernels/conv_call.h"
 
 namespace jambalaya::test {
 namespace {
 
-using reference::Conv;
-
-Values part(const Values& v, int64_t from, int64_t count) {
-  return v.empty() ? v : Values(v.begin() + from, v.begin() + from + count);
-}
-Values joined(Values x, const Values& y) {
-  x.insert(x.end(), y.begin(), y.end());
-  return x;
-}
-
-struct Options {
-  bool bias = true, left = true;
-};
-
-Conv make_conv(int64_t E, int64_t W, std::vector<int64_t> lengths, Options with = {}, uint64_t seed = 1) {
-  Conv in;
-  in.E = E;
-  in.W = W;
-  in.lengths = std::move(lengths);
-  in.x = normal(in.T() * E, seed);
-  in.w = normal(E * W, seed + 1, 0.5);
-  if (with.bias) in.bias = normal(E, seed + 2);
-  if (with.left) in.left = normal(in.S() * (W - 1) * E, seed + 3);
-  return in;
-}
-
-struct Outputs {
-  Values u, tail, dx, dw, dbias, dleft;
-};
-
-/// The tensors of one call. Rows of x, u, du and dx are strided; outputs are poisoned; "+=" gradients start
-/// at 1.
-struct Call {
-  static constexpr int64_t kGap = 3;
-  const Conv& in;
-  DType act;
-  Owned x, w, bias, left;
-  DocumentsBuffer docs;
-
-  Call(const Conv& conv, DType type)
-      : in(conv),
-        act(type),
-        x(act, {in.T(), in.E}, in.x, kGap),
-        w(DType::f32, {in.E, in.W}, in.w),
-        bias(DType::f32, {in.bias.empty() ? 0 : in.E}, in.bias),
-        left(DType::f32, {in.left.empty() ? 0 : in.S(), in.W - 1, in.E}, in.left),
-        docs(in.lengths) {}
-
-  template <class Op>
-  void describe(Op& op) const {
-    op.x = x;
-    op.w = w;
-    if (!in.bias.empty()) op.bias = bias;
-    if (!in.left.empty()) op.left = left;
-    op.docs = docs.view();
-  }
-  void forward(Backend& cpu, Outputs& out) const {
-    Owned u(act, {in.T(), in.E}, kGap), tail(DType::f32, {in.S(), in.W - 1, in.E});
-    ConvForward op;
-    describe(op);
-    op.u = u;
-    op.tail = tail;
-    cpu->conv_forward(cpu, op);
-    EXPECT_TRUE(u.gaps_untouched());
-    out.u = u.values();
-    out.tail = tail.values();
-  }
-  void backward(Backend& cpu, const Values& d_u, DType du_type, const Values& d_tail, Outputs& out) const {
-    Owned du(du_type, {in.T(), in.E}, d_u, kGap), dx(act, {in.T(), in.E}, kGap);
-    Owned dw(DType::f32, {in.E, in.W}, Values(size_t(in.E * in.W), 1)),
-        dbias(DType::f32, {in.E}, Values(size_t(in.E), 1));
-    Owned dleft(DType::f32, {in.S(), in.W - 1, in.E}),
-        dtail(DType::f32, {d_tail.empty() ? 0 : in.S(), in.W - 1, in.E}, d_tail);
-    ConvBackward op;
-    describe(op);
-    op.du = du;
-    op.dx = dx;
-    op.dw = dw;
-    if (!in.bias.empty()) op.dbias = dbias;
-    op.dleft = dleft;
-    if (!d_tail.empty()) op.dtail = dtail;
-    cpu->conv_backward(cpu, op);
-    EXPECT_TRUE(dx.gaps_untouched());
-    out.dx = dx.values();
-    out.dw = dw.values();
-    out.dbias = dbias.values();
-    out.dleft = dleft.values();
-  }
-};
+using Options = ConvOptions;
+using Outputs = ConvOutputs;
+using Call = ConvCall;
 
 Outputs run(Backend& cpu, const Conv& in, DType act, const Values& du = {}, const Values& dtail = {}) {
   Outputs out;

@@ -2,42 +2,14 @@
 #include <algorithm>
 #include <numeric>
 
-#include "tests/kernels/reference/scan.h"
-#include "tests/support/cpu_fixture.h"
+#include "tests/kernels/scan_call.h"
 
 namespace jambalaya::test {
 namespace {
 
-using reference::Scan;
-
-Values head(const Values& v, int64_t from, int64_t count) {
-  return v.empty() ? v : Values(v.begin() + from, v.begin() + from + count);
-}
-
-struct Options {
-  bool z = true, h0 = true;
-};
-
-/// Deltas of about 1e-2 to 1, A of 1 to N, as trained models have them.
-Scan make_scan(int64_t E, int64_t N, std::vector<int64_t> lengths, Options with = {}, uint64_t seed = 1) {
-  Scan in;
-  in.E = E;
-  in.N = N;
-  in.lengths = std::move(lengths);
-  const int64_t T = in.T();
-  in.u = normal(T * E, seed);
-  in.s = normal(T * E, seed + 1);
-  if (with.z) in.z = normal(T * E, seed + 2);
-  in.b = normal(T * N, seed + 3);
-  in.c = normal(T * N, seed + 4);
-  in.a_log = normal(E * N, seed + 5, 0.1);
-  for (int64_t i = 0; i < E * N; i++) in.a_log[size_t(i)] += std::log(double(i % N + 1));
-  in.d = normal(E, seed + 6);
-  in.dt_bias = normal(E, seed + 7);
-  for (double& x : in.dt_bias) x -= 3;
-  if (with.h0) in.h0 = normal(in.S() * N * E, seed + 8);
-  return in;
-}
+using Options = ScanOptions;
+using Outputs = ScanOutputs;
+using Call = ScanCall;
 
 /// The tokens and segments [s0, s1) of `in` as a stream of their own.
 Scan part_of(const Scan& in, int64_t s0, int64_t s1) {
@@ -51,108 +23,6 @@ Scan part_of(const Scan& in, int64_t s0, int64_t s1) {
   p.h0 = head(in.h0, s0 * in.N * in.E, (s1 - s0) * in.N * in.E);
   return p;
 }
-
-struct Outputs {
-  Values o, h_last, states, range, du, ds, dz, db, dc, da_log, dd, ddt_bias, dh0;
-};
-
-/// The tensors of one call. Outputs are poisoned, gradients of parameters start at 1 (they are "+=").
-struct Call {
-  static constexpr int64_t kGap = 5;
-  const Scan& in;
-  DType act, du_type;
-  Owned u, s, z, b, c, a_log, d, dt_bias, h0;
-  DocumentsBuffer docs;
-  Owned states;
-
-  Call(const Scan& scan, DType act_type, DType du_dtype)
-      : in(scan),
-        act(act_type),
-        du_type(du_dtype),
-        u(act, {in.T(), in.E}, in.u),
-        s(act, {in.T(), in.E}, in.s),
-        z(act, {in.T(), in.z.empty() ? 0 : in.E}, in.z, kGap),
-        b(DType::f32, {in.T(), in.N}, in.b, kGap),
-        c(DType::f32, {in.T(), in.N}, in.c, kGap),
-        a_log(DType::f32, {in.E, in.N}, in.a_log),
-        d(DType::f32, {in.E}, in.d),
-        dt_bias(DType::f32, {in.E}, in.dt_bias),
-        h0(DType::f32, {in.h0.empty() ? 0 : in.S(), in.N, in.E}, in.h0),
-        docs(in.lengths),
-        states(DType::f32, {scan_states(in.T()), in.N, in.E}) {}
-
-  template <class Op>
-  void describe(Op& op) const {
-    op.u = u;
-    op.s = s;
-    if (!in.z.empty()) op.z = z;
-    op.b = b;
-    op.c = c;
-    op.a_log = a_log;
-    op.d = d;
-    op.dt_bias = dt_bias;
-    op.docs = docs.view();
-    if (!in.h0.empty()) op.h0 = h0;
-    op.states = states;
-  }
-
-  void forward(Backend& cpu, Outputs& out) const {
-    Owned o(act, {in.T(), in.E}, kGap), h_last(DType::f32, {in.S(), in.N, in.E}), range(DType::f32, {2});
-    ScanForward op;
-    describe(op);
-    op.o = o;
-    op.h_last = h_last;
-    op.delta_range = range;
-    cpu->scan_forward(cpu, op);
-    EXPECT_TRUE(o.gaps_untouched());
-    out.o = o.values();
-    out.h_last = h_last.values();
-    out.states = states.values();
-    out.range = range.values();
-  }
-
-  void backward(Backend& cpu, const Values& d_out, const Values& dh_last, Outputs& out) const {
-    const int64_t T = in.T(), E = in.E, N = in.N, S = in.S();
-    Owned go(act, {T, E}, d_out, kGap), gh(DType::f32, {dh_last.empty() ? 0 : S, N, E}, dh_last);
-    Owned du(du_type, {T, E}), ds(act, {T, E}), dz(act, {T, in.z.empty() ? 0 : E}, kGap);
-    Owned db(DType::f32, {T, N}, kGap), dc(DType::f32, {T, N});
-    Owned da_log(DType::f32, {E, N}, Values(size_t(E * N), 1)), dd(DType::f32, {E}, Values(size_t(E), 1));
-    Owned ddt_bias(DType::f32, {E}, Values(size_t(E), 1)), dh0(DType::f32, {S, N, E});
-    ScanBackward op;
-    describe(op);
-    op.d_out = go;
-    if (!dh_last.empty()) op.dh_last = gh;
-    op.du = du;
-    op.ds = ds;
-    if (!in.z.empty()) op.dz = dz;
-    op.db = db;
-    op.dc = dc;
-    op.da_log = da_log;
-    op.dd = dd;
-    op.ddt_bias = ddt_bias;
-    op.dh0 = dh0;
-    cpu->scan_backward(cpu, op);
-    EXPECT_TRUE(dz.gaps_untouched() && db.gaps_untouched());
-    out.du = du.values();
-    out.ds = ds.values();
-    out.dz = dz.values();
-    out.db = db.values();
-    out.dc = dc.values();
-    out.da_log = da_log.values();
-    out.dd = dd.values();
-    out.ddt_bias = ddt_bias.values();
-    out.dh0 = dh0.values();
-  }
-
-  /// What the kernel reads: inputs rounded to the act dtype.
-  Scan rounded() const {
-    Scan r = in;
-    r.u = u.values();
-    r.s = s.values();
-    r.z = z.values();
-    return r;
-  }
-};
 
 Outputs run(Backend& cpu, const Scan& in, DType act, const Values& d_out = {}, const Values& dh_last = {},
             DType du = DType::f32) {

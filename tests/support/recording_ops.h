@@ -50,6 +50,12 @@ class RecordingOps final : public Ops {
   void scan_backward(Context& c, const ScanBackward& a) override {
     note("scan'", a.u), ops_.scan_backward(c, a);
   }
+  void scan_carry_forward(Context& c, const ScanCarryForward& a) override {
+    note("scan_carry", a.u), ops_.scan_carry_forward(c, a);
+  }
+  void scan_carry_backward(Context& c, const ScanCarryBackward& a) override {
+    note("scan_carry'", a.s), ops_.scan_carry_backward(c, a);
+  }
   void rope(Context& c, const Rope& a) override { note("rope", a.x), ops_.rope(c, a); }
   void attention_forward(Context& c, const AttentionForward& a) override {
     note("attention", a.q), ops_.attention_forward(c, a);

@@ -179,6 +179,8 @@ void add_run_commands(CLI::App& root, Parsed& p) {
     add_count(*app, "--sequence-length", o.sequence_length, "Tokens of a row; 0: as in training");
     add_count(*app, "--batch", o.batch, "Rows at a time", 1);
     add_choice(*app, "--precision", o.precision, {"f32", "bf16"}, "Else as in training");
+    add_set(*app, o.set,
+            "Under mpirun: how the ranks share the work, e.g. parallel.tensor=2; may be repeated");
     add_threads(*app, o.threads);
     add_json(*app, o.json);
   }
@@ -199,6 +201,8 @@ void add_run_commands(CLI::App& root, Parsed& p) {
     add_count(*app, "--prefill-chunk", o.prefill_chunk, "Tokens of the prompt computed at a time", 1);
     add_count(*app, "--samples", o.samples, "Continuations to make", 1);
     add_choice(*app, "--precision", o.precision, {"f32", "bf16"}, "Else as in training");
+    add_set(*app, o.set,
+            "Under mpirun: how the ranks share the work, e.g. parallel.tensor=2; may be repeated");
     add_threads(*app, o.threads);
     add_json(*app, o.json);
   }

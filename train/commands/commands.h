@@ -55,13 +55,14 @@ struct TrainOptions {
 
 struct EvaluateOptions {
   std::string checkpoint;
-  std::string data;             ///< folder of encoded shards: held-out nats/token and bits/byte
-  std::string choices;          ///< .jsonl of multiple-choice questions
-  std::string tokenizer;        ///< empty: the checkpoint's
-  int64_t tokens = 0;           ///< held-out tokens; 0: all
-  int64_t sequence_length = 0;  ///< 0: that of the run
-  int64_t batch = 4;            ///< rows at a time
-  std::string precision;        ///< empty: that of the run
+  std::string data;              ///< folder of encoded shards: held-out nats/token and bits/byte
+  std::string choices;           ///< .jsonl of multiple-choice questions
+  std::string tokenizer;         ///< empty: the checkpoint's
+  int64_t tokens = 0;            ///< held-out tokens; 0: all
+  int64_t sequence_length = 0;   ///< 0: that of the run
+  int64_t batch = 4;             ///< rows at a time
+  std::string precision;         ///< empty: that of the run
+  std::vector<std::string> set;  ///< "parallel.key=value": how the ranks share the work
   int threads = 0;
   bool json = false;
 };
@@ -78,7 +79,8 @@ struct GenerateOptions {
   uint64_t seed = 1;
   int64_t prefill_chunk = 512;
   int64_t samples = 1;
-  std::string precision;  ///< empty: that of the run
+  std::string precision;         ///< empty: that of the run
+  std::vector<std::string> set;  ///< "parallel.key=value": how the ranks share the work
   int threads = 0;
   bool json = false;
 };

@@ -21,21 +21,21 @@ void evaluate_text(const EvaluateOptions& o, LoadedModel& model, Json& answer) {
     throw Error(Exit::usage, cat(o.data,
                                  " was encoded with another tokenizer than the model's: its ids mean other "
                                  "texts; encode the text with the model's tokenizer.json"));
-  HeldOut text(dataset.held_out(), o.sequence_length > 0 ? o.sequence_length : model.sequence_length, o.batch,
-               o.tokens);
+  HeldOut text(dataset.held_out(), o.sequence_length > 0 ? o.sequence_length : model.sequence_length,
+               o.batch * model.runtime->mesh().data().size(), o.tokens);
   HeldOutScore score = evaluate_held_out(*model.runtime, *model.jamba, text);
   answer.set("held_out_nats_per_token", json_number(score.nats_per_token))
       .set("held_out_bits_per_byte", json_number(score.bits_per_byte));
   answer.set("documents", score.documents).set("targets", score.targets).set("bytes", score.bytes);
-  if (!o.json)
+  if (model.runtime->lead() && !o.json)
     std::printf("held-out: %.4f bits/byte, %.4f nats/token over %lld documents, %lld targets, %lld bytes\n",
                 score.bits_per_byte, score.nats_per_token, static_cast<long long>(score.documents),
                 static_cast<long long>(score.targets), static_cast<long long>(score.bytes));
 }
 
 void evaluate_choices(const EvaluateOptions& o, LoadedModel& model, Json& answer) {
-  ChoiceScore score = score_questions(model.runtime->context(), *model.jamba, model.need_tokenizer(),
-                                      read_questions(o.choices));
+  ChoiceScore score =
+      score_questions(*model.runtime, *model.jamba, model.need_tokenizer(), read_questions(o.choices));
   Json all = Json::make_array();
   for (const auto& question : score.log_probabilities) {
     Json one = Json::make_array();
@@ -46,7 +46,7 @@ void evaluate_choices(const EvaluateOptions& o, LoadedModel& model, Json& answer
       .set("accuracy", json_number(score.accuracy))
       .set("accuracy_normalized", json_number(score.accuracy_normalized));
   answer.set("log_probabilities", std::move(all));
-  if (!o.json)
+  if (model.runtime->lead() && !o.json)
     std::printf("multiple choice: accuracy %.4f, by log-probability per byte %.4f, %lld questions\n",
                 score.accuracy, score.accuracy_normalized, static_cast<long long>(score.questions));
 }
@@ -57,12 +57,12 @@ int run_evaluate(const EvaluateOptions& o) {
   if (o.data.empty() && o.choices.empty())
     throw Error(Exit::usage,
                 "evaluate: give --data FOLDER (held-out text) or --choices FILE.jsonl (questions), or both");
-  LoadedModel model(o.checkpoint, o.precision, o.tokenizer, o.threads);
+  LoadedModel model(o.checkpoint, o.precision, o.tokenizer, o.threads, o.set);
   Json answer = Json::make_object();
   answer.set("checkpoint", model.info.path).set("step", model.info.state.step);
   if (!o.data.empty()) evaluate_text(o, model, answer);
   if (!o.choices.empty()) evaluate_choices(o, model, answer);
-  if (o.json) std::puts(answer.text().c_str());
+  if (model.runtime->lead() && o.json) std::puts(answer.text().c_str());
   return 0;
 }
 

@@ -16,13 +16,12 @@ HeldOutScore evaluate_held_out(Runtime& runtime, Jamba& jamba, const HeldOut& te
   for (int64_t i = 0; i < text.batches(); i++) {
     HostBatch b = text.batch(i, ranks.rank(), ranks.size());
     const int64_t t = int64_t(b.ids.size());
-    if (t == 0) continue;  // evaluation has no collective inside a batch
-    documents.assign(b.lengths);
+    documents.assign(b.lengths);  // with no rows left a rank still takes part: experts lie on all ranks
     jamba.evaluate(runtime.context(),
                    {make_tensor(b.ids.data(), {t}), make_tensor(b.targets.data(), {t}), documents.view()},
                    make_tensor(sums, {kLossSums}));
   }
-  ranks.all_reduce(make_tensor(sums, {kLossSums}));
+  runtime.mesh().tokens().all_reduce(make_tensor(sums, {kLossSums}));
   HeldOutScore score{
       .documents = text.documents(), .targets = text.targets(), .bytes = int64_t(text.bytes())};
   score.nats_per_token = sums[kNll] / double(text.targets());
@@ -54,45 +53,74 @@ std::vector<Question> read_questions(const std::string& path) {
   return questions;
 }
 
-ChoiceScore score_questions(Context& ctx, Jamba& jamba, const Tokenizer& tokenizer,
-                            const std::vector<Question>& questions) {
-  ChoiceScore score{.questions = int64_t(questions.size())};
-  int64_t right = 0, right_normalized = 0;
-  for (const Question& q : questions) {
-    std::vector<int32_t> ids, targets;
-    std::vector<int64_t> lengths;
+namespace {
+
+/// A question's choices as documents of one batch, and where each answer begins.
+struct QuestionBatch {
+  QuestionBatch() = default;
+  QuestionBatch(const Question& q, const Tokenizer& tokenizer, bool bos, int32_t bos_id) {
     const std::vector<uint32_t> prompt = tokenizer.encode(q.prompt);
-    for (const std::string& choice : q.choices) {  // each choice a document of its own
+    for (const std::string& choice : q.choices) {
       std::vector<uint32_t> whole = tokenizer.encode(q.prompt + choice);
       // Where the border falls inside a token, that token counts to the answer.
       size_t common = 0;
       while (common < prompt.size() && common + 1 < whole.size() && prompt[common] == whole[common]) common++;
-      const bool bos = jamba.config().bos_token_id >= 0;
-      if (bos) whole.insert(whole.begin(), uint32_t(jamba.config().bos_token_id));
+      if (bos) whole.insert(whole.begin(), uint32_t(bos_id));
       for (size_t i = 0; i < whole.size(); i++) {
         ids.push_back(int32_t(whole[i]));
         targets.push_back(i + 1 < whole.size() && i + !bos >= common ? int32_t(whole[i + 1]) : -100);
       }
       lengths.push_back(int64_t(whole.size()));
     }
-    const int64_t t = int64_t(ids.size());
-    std::vector<float> nll(ids.size());
-    double sums[kLossSums] = {};
-    DocumentsBuffer documents(lengths);
-    jamba.evaluate(ctx, {make_tensor(ids.data(), {t}), make_tensor(targets.data(), {t}), documents.view()},
-                   make_tensor(sums, {kLossSums}), make_tensor(nll.data(), {t}));
-    std::vector<double> log_p, per_byte;
-    size_t at = 0;
-    for (size_t c = 0; c < q.choices.size(); c++) {
-      double sum = 0;
-      for (int64_t i = 0; i < lengths[c]; i++) sum -= double(nll[at++]);
-      log_p.push_back(sum);
-      per_byte.push_back(sum / double(q.choices[c].size()));
-    }
-    auto best = [](const std::vector<double>& v) { return std::max_element(v.begin(), v.end()) - v.begin(); };
-    right += best(log_p) == q.answer;
-    right_normalized += best(per_byte) == q.answer;
-    score.log_probabilities.push_back(std::move(log_p));
+  }
+  std::vector<int32_t> ids, targets;
+  std::vector<int64_t> lengths;
+};
+
+/// Log-probability of each choice, in nats; none for an empty batch, with which a rank takes part.
+std::vector<double> log_probabilities(Context& ctx, Jamba& jamba, QuestionBatch b) {
+  const int64_t t = int64_t(b.ids.size());
+  std::vector<float> nll(b.ids.size());
+  double sums[kLossSums] = {};
+  DocumentsBuffer documents(b.lengths);
+  jamba.evaluate(ctx, {make_tensor(b.ids.data(), {t}), make_tensor(b.targets.data(), {t}), documents.view()},
+                 make_tensor(sums, {kLossSums}), make_tensor(nll.data(), {t}));
+  std::vector<double> log_p;
+  size_t at = 0;
+  for (int64_t length : b.lengths) {
+    double sum = 0;
+    for (int64_t i = 0; i < length; i++) sum -= double(nll[at++]);
+    log_p.push_back(sum);
+  }
+  return log_p;
+}
+
+int64_t best(const std::vector<double>& v) { return std::max_element(v.begin(), v.end()) - v.begin(); }
+
+}  // namespace
+
+ChoiceScore score_questions(Runtime& runtime, Jamba& jamba, const Tokenizer& tokenizer,
+                            const std::vector<Question>& questions) {
+  Communicator& ranks = runtime.mesh().data();
+  const int32_t bos = int32_t(jamba.config().bos_token_id);
+  ChoiceScore score{.questions = int64_t(questions.size())};
+  for (const Question& q : questions) score.log_probabilities.emplace_back(q.choices.size(), 0.0);
+  for (size_t first = 0; first < questions.size(); first += size_t(ranks.size())) {
+    const size_t own = first + size_t(ranks.rank());
+    const bool some = own < questions.size();
+    std::vector<double> log_p =
+        log_probabilities(runtime.context(), jamba,
+                          some ? QuestionBatch(questions[own], tokenizer, bos >= 0, bos) : QuestionBatch());
+    if (some) score.log_probabilities[own] = std::move(log_p);
+  }
+  int64_t right = 0, right_normalized = 0;
+  for (size_t i = 0; i < questions.size(); i++) {
+    std::vector<double>& log_p = score.log_probabilities[i];  // zeros but on one rank
+    ranks.all_reduce(make_tensor(log_p.data(), {int64_t(log_p.size())}));
+    std::vector<double> per_byte = log_p;
+    for (size_t c = 0; c < per_byte.size(); c++) per_byte[c] /= double(questions[i].choices[c].size());
+    right += best(log_p) == questions[i].answer;
+    right_normalized += best(per_byte) == questions[i].answer;
   }
   score.accuracy = double(right) / double(questions.size());
   score.accuracy_normalized = double(right_normalized) / double(questions.size());

@@ -16,7 +16,7 @@ struct HeldOutScore {
   double bits_per_byte = 0;  ///< nats over all targets / ln 2 / bytes of the documents' texts
   int64_t documents = 0, targets = 0, bytes = 0;
 };
-/// Rows are shared out to the data ranks; every rank returns the same.
+/// Rows are shared out to the data ranks. Collective over the world; every rank returns the same.
 HeldOutScore evaluate_held_out(Runtime& runtime, Jamba& jamba, const HeldOut& text);
 
 /// One question: the answers are continuations of the prompt.
@@ -34,8 +34,9 @@ struct ChoiceScore {
   double accuracy_normalized = 0;                      ///< highest log-probability per byte of the answer
   std::vector<std::vector<double>> log_probabilities;  ///< per question and choice, nats
 };
-/// One rank. The answer's tokens are those by which encoding prompt + choice goes beyond encoding the prompt.
-ChoiceScore score_questions(Context& ctx, Jamba& jamba, const Tokenizer& tokenizer,
+/// Data ranks take questions in turn. Collective over the world; every rank returns the same. The answer's
+/// tokens are those by which encoding prompt + choice goes beyond encoding the prompt.
+ChoiceScore score_questions(Runtime& runtime, Jamba& jamba, const Tokenizer& tokenizer,
                             const std::vector<Question>& questions);
 
 }  // namespace jambalaya

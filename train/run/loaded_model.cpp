@@ -12,14 +12,27 @@ Precision precision_of(const std::string& name) {
   if (name == "bf16") return Precision::bf16;
   throw Error(Exit::usage, cat("--precision ", name, ": choose f32 or bf16"));
 }
+
+/// The run's own layout does not matter here: it was made for another number of ranks and for training.
+Layout layout_of(const std::vector<std::string>& set) {
+  for (const std::string& override : set)
+    if (!override.starts_with("parallel."))
+      throw Error(
+          Exit::usage,
+          cat("--set ", override, ": only parallel.* can be set here; everything else comes with the model"));
+  const Layout layout = load_config("", set).parallel;
+  if (layout.sharding != Sharding::none)
+    throw Error(Exit::layout,
+                "parallel.sharding shares gradients and optimizer state, of which there are none here: share "
+                "the weights by parallel.tensor and parallel.expert");
+  return layout;
+}
 }  // namespace
 
 LoadedModel::LoadedModel(const std::string& path, const std::string& precision_name,
-                         const std::string& tokenizer_path, int threads)
-    : info(resolve_checkpoint(path, &skipped_checkpoints)), runtime(Runtime::single(threads)) {
-  if (local_size() > 1)
-    throw Error(Exit::layout,
-                "this command runs on one rank: start it without mpirun, with --threads for more cores");
+                         const std::string& tokenizer_path, int threads, const std::vector<std::string>& set)
+    : info(resolve_checkpoint(path, &skipped_checkpoints)),
+      runtime(std::make_unique<Runtime>(layout_of(set), threads, "cpu")) {
   if (!info.state.config_yaml.empty()) {
     Config config = parse_config(info.state.config_yaml, info.path + " (its config)");
     precision = config.train.precision;
@@ -28,7 +41,7 @@ LoadedModel::LoadedModel(const std::string& path, const std::string& precision_n
   if (!precision_name.empty()) precision = precision_of(precision_name);
   if (!skipped_checkpoints.empty()) log_warning(skipped_checkpoints);
   check_memory(info.model, precision, false, 1);
-  parameters = std::make_unique<Parameters>(info.model, precision, false);
+  parameters = std::make_unique<Parameters>(info.model, precision, false, placement_of(runtime->mesh()));
   regions = std::make_unique<Regions>(runtime->mesh());
   jamba = std::make_unique<Jamba>(*parameters, *regions);
   load_tensors(runtime->context(), info, *parameters, nullptr);

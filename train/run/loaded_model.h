@@ -3,6 +3,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "data/tokenizer.h"
 #include "model/jamba.h"
@@ -14,9 +15,10 @@ namespace jambalaya {
 
 struct LoadedModel {
   /// `path`: a run folder, its checkpoints folder, or one checkpoint. precision "" means that of the run.
-  /// tokenizer "": the one stored in the checkpoint, if any.
+  /// tokenizer "": the one stored in the checkpoint, if any. `set`: "parallel.key=value" for the ranks of
+  /// this process, whatever layout trained the model; what is left over are data ranks.
   LoadedModel(const std::string& path, const std::string& precision, const std::string& tokenizer,
-              int threads);
+              int threads, const std::vector<std::string>& set = {});
 
   const Tokenizer& need_tokenizer() const;
 

@@ -16,8 +16,10 @@ struct ConvInputs {
   int64_t x_stride;
   const float *w, *bias;  // [E, W], [E] or null
   const int32_t *offsets, *segment_of;
-  const float* left;  // [S, W - 1, E] or null: zero
-  int64_t channels, width;
+  const float* left;  // inputs before segments, or null: zero
+  int64_t channels, width, segments;
+  bool ends_only;  // left, dleft [1, W - 1, E] of the first segment, dtail [1, W - 1, E] of the last; else
+                   // [S, ..]
 };
 
 /// Channels [e0, e1), tokens [t0, t1).
@@ -38,8 +40,8 @@ struct ConvBackwardArgs {
   int64_t du_stride;
   void* dx;
   int64_t dx_stride;
-  float* dleft;        // [S, W - 1, E] or null
-  const float* dtail;  // [S, W - 1, E] or null: zero
+  float* dleft;        // or null
+  const float* dtail;  // or null: zero
 };
 
 struct ConvKernels {

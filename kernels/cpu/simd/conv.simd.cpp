@@ -29,16 +29,30 @@ void load_taps(const ConvInputs& in, int64_t e, int64_t lanes, float* taps) {
     for (int64_t i = 0; i < L; i++) taps[j * L + i] = i < lanes ? in.w[(e + i) * in.width + j] : 0.0f;
 }
 
+/// Where segment s has its entry [W - 1, E] among those of starts (of ends); null: none given, or none of its
+/// own.
+template <class P>
+P* start_entry(const ConvInputs& in, P* entries, int64_t s) {
+  if (!entries || (in.ends_only && s > 0)) return nullptr;
+  return entries + s * (in.width - 1) * in.channels;
+}
+template <class P>
+P* end_entry(const ConvInputs& in, P* entries, int64_t s) {
+  if (!entries || (in.ends_only && s + 1 < in.segments)) return nullptr;
+  return entries + (in.ends_only ? 0 : s) * (in.width - 1) * in.channels;
+}
+
 /// Inputs of tokens [t - (W - 1), t + count); those before segment s begins come from `left` or are 0.
 template <class A>
 void stage(const ConvInputs& in, int64_t e, int64_t lanes, int64_t s, int64_t t, int64_t count, float* to) {
   const int64_t past = in.width - 1, begin = in.offsets[s];
+  const float* left = start_entry(in, in.left, s);
   for (int64_t q = t - past; q < t + count; q++, to += L) {
     Vec x = zero();
     if (q >= begin)
       x = load(row<A>(in.x, q * in.x_stride + e), lanes);
-    else if (in.left)
-      x = load(in.left + (s * past + past + q - begin) * in.channels + e, lanes);
+    else if (left)
+      x = load(left + (past + q - begin) * in.channels + e, lanes);
     store(to, x);
   }
 }
@@ -123,11 +137,11 @@ void input_gradient(const ConvBackwardArgs& g, const Tile& w, int64_t e, int64_t
                     int64_t count) {
   const ConvInputs& in = g.in;
   const int64_t past = in.width - 1, tail_begin = in.offsets[s + 1] - past;
+  const float* dtail = end_entry(in, g.dtail, s);
   for (int64_t i = 0; i < count; i++) {
     Vec dx = zero();
     for (int64_t k = 0; k <= past; k++) dx = fma(load(w.taps + (past - k) * L), load(w.v + (i + k) * L), dx);
-    if (g.dtail && t + i >= tail_begin)
-      dx = dx + load(g.dtail + (s * past + t + i - tail_begin) * in.channels + e, lanes);
+    if (dtail && t + i >= tail_begin) dx = dx + load(dtail + (t + i - tail_begin) * in.channels + e, lanes);
     store(row<A>(g.dx, (t + i) * g.dx_stride + e), dx, lanes);
   }
 }
@@ -136,11 +150,14 @@ void input_gradient(const ConvBackwardArgs& g, const Tile& w, int64_t e, int64_t
 void left_gradient(const ConvBackwardArgs& g, const Tile& w, int64_t e, int64_t lanes, int64_t s) {
   const ConvInputs& in = g.in;
   const int64_t past = in.width - 1, length = in.offsets[s + 1] - in.offsets[s];
+  const float* dtail = end_entry(in, g.dtail, s);
+  float* dleft = start_entry(in, g.dleft, s);
+  if (!dleft) return;
   for (int64_t k = 0; k < past; k++) {
     Vec sum = zero();
     for (int64_t i = 0; i <= k; i++) sum = fma(load(w.taps + (k - i) * L), load(w.v + i * L), sum);
-    if (g.dtail && k >= length) sum = sum + load(g.dtail + (s * past + k - length) * in.channels + e, lanes);
-    store(g.dleft + (s * past + k) * in.channels + e, sum, lanes);
+    if (dtail && k >= length) sum = sum + load(dtail + (k - length) * in.channels + e, lanes);
+    store(dleft + k * in.channels + e, sum, lanes);
   }
 }
 
@@ -181,7 +198,7 @@ void backward(const ConvBackwardArgs& g, const ConvTask& task, float* partial) {
       activation_gradient<DU>(g, w, e, lanes, t, count, own + past, own, dbias);
       (in.width == 4 ? tap_gradients<4> : tap_gradients<0>)(w, in.width, own);
       input_gradient<A>(g, w, e, lanes, s, t, own);
-      if (g.dleft && t == in.offsets[s]) left_gradient(g, w, e, lanes, s);
+      if (t == in.offsets[s]) left_gradient(g, w, e, lanes, s);
     }
     for (int64_t j = 0; j < in.width; j++) store(partial + j * in.channels + e, load(w.dtaps + j * L), lanes);
     store(partial + in.width * in.channels + e, dbias, lanes);

@@ -21,8 +21,10 @@ struct ScanInputs {
   int64_t b_stride, c_stride;
   const float *a_log, *d, *dt_bias;
   const int32_t *offsets, *segment_of;
-  const float* h0;  // [S, N, E] or null: zero
-  int64_t channels, states;
+  const float* h0;  // start states or null: zero
+  int64_t channels, states, segments;
+  bool ends_only;  // start states [1, N, E] of the first segment, end states [1, N, E] of the last; else [S,
+                   // N, E]
 };
 
 /// Channels [e0, e1), tokens [t0, t1).
@@ -35,7 +37,7 @@ struct ScanForwardArgs {
   ScanInputs in;
   void* o;
   int64_t o_stride;
-  float* h_last;       // [S, N, E] or null
+  float* h_last;       // end states or null
   float* kept_states;  // [ceil(T / kScanTile), N, E] or null
   float* delta_range;  // this task's smallest and largest delta, or null
 };
@@ -44,10 +46,10 @@ struct ScanBackwardArgs {
   ScanInputs in;
   const void* d_out;
   int64_t d_out_stride;
-  const float *kept_states, *dh_last;  // dh_last may be null: zero
+  const float *kept_states, *dh_last;  // dh_last: end states or null: zero
   void *du, *ds, *dz;                  // dz null with z
   int64_t du_stride, ds_stride, dz_stride;
-  float *da_log, *dd, *ddt_bias, *dh0;  // dh0 may be null
+  float *da_log, *dd, *ddt_bias, *dh0;  // dh0: start states or null
 };
 
 /// The backward kernels (scan_backward.simd.cpp). A group's scratch lives through all of its windows.
@@ -70,12 +72,34 @@ struct ScanBackwardKernels {
                        int64_t states, float* db, int64_t db_stride, float* dc, int64_t dc_stride);
 };
 
+/// What the last segment does to a state, and the gradient that the first one sends back
+/// (scan_carry.simd.cpp). Of ScanInputs only what each reads is set; the task's tokens are those of the one
+/// segment.
+struct ScanCarryForwardArgs {
+  ScanInputs in;         // u, s, b
+  float *h_end, *decay;  // [N, E]
+};
+struct ScanCarryBackwardArgs {
+  ScanInputs in;  // s, z, c
+  const void* d_out;
+  int64_t d_out_stride;
+  float* dh0;  // [N, E]
+};
+struct ScanCarryKernels {
+  int64_t (*scratch)(int64_t channels, int64_t states);  // floats
+  void (*forward_f32)(const ScanCarryForwardArgs&, const ScanTask&);
+  void (*forward_bf16)(const ScanCarryForwardArgs&, const ScanTask&);
+  void (*backward_f32)(const ScanCarryBackwardArgs&, const ScanTask&);
+  void (*backward_bf16)(const ScanCarryBackwardArgs&, const ScanTask&);
+};
+
 struct ScanKernels {
   int64_t (*forward_scratch)(int64_t channels, int64_t states);  // floats
   /// Whole segments only: t0 and t1 lie on borders of segments.
   void (*forward_f32)(const ScanForwardArgs&, const ScanTask&);
   void (*forward_bf16)(const ScanForwardArgs&, const ScanTask&);
   const ScanBackwardKernels* backward;
+  const ScanCarryKernels* carry;
 };
 
 }  // namespace jambalaya

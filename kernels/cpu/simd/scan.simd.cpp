@@ -6,6 +6,7 @@
 namespace jambalaya::JAMBALAYA_NS {
 
 extern const ScanBackwardKernels scan_backward_kernels;
+extern const ScanCarryKernels scan_carry_kernels;
 
 namespace {
 
@@ -118,7 +119,7 @@ void forward(const ScanForwardArgs& g, const ScanTask& task) {
     for (int64_t e = task.e0, k = 0; e < task.e1; e += L, k++) {
       const int64_t lanes = min_i(L, task.e1 - e);
       float *h = w.h + k * padded * L, *rates = w.rates + k * padded * L;
-      if (t == in.offsets[s]) load_states(in.h0 ? in.h0 + s * state_size : nullptr, in, e, lanes, h);
+      if (t == in.offsets[s]) load_states(start_state(in, in.h0, s), in, e, lanes, h);
       if (g.kept_states && t % kScanTile == 0)
         store_states(g.kept_states + t / kScanTile * state_size, in, e, lanes, h);
       prepare<A>(g, e, lanes, t, end - t, task.t1 - 1, w, range);
@@ -126,7 +127,8 @@ void forward(const ScanForwardArgs& g, const ScanTask& task) {
       for (; n + L <= padded; n += L) advance<L>(w, rates, h, n, padded, end - t);
       if (n < padded) advance<kStateBlock>(w, rates, h, n, padded, end - t);
       gate<A>(g, e, lanes, t, end - t, w.y);
-      if (g.h_last && end == in.offsets[s + 1]) store_states(g.h_last + s * state_size, in, e, lanes, h);
+      if (end == in.offsets[s + 1])
+        if (float* last = end_state(in, g.h_last, s)) store_states(last, in, e, lanes, h);
     }
   }
   if (g.delta_range) {
@@ -141,6 +143,7 @@ extern const ScanKernels scan_kernels;
 const ScanKernels scan_kernels{.forward_scratch = forward_scratch,
                                .forward_f32 = forward<float>,
                                .forward_bf16 = forward<bf16>,
-                               .backward = &scan_backward_kernels};
+                               .backward = &scan_backward_kernels,
+                               .carry = &scan_carry_kernels};
 
 }  // namespace jambalaya::JAMBALAYA_NS

@@ -242,9 +242,7 @@ void walk_states(const ScanBackwardArgs& g, const Backward& w, int64_t e, int64_
     const int64_t s = in.segment_of[a];
     b = min_i(in.offsets[s + 1], end);
     float* h = w.h + (a - t + runs) * kStateBlock * L;
-    const float* start = a == t  ? g.kept_states + t / kScanTile * state_size
-                         : in.h0 ? in.h0 + s * state_size
-                                 : nullptr;
+    const float* start = a == t ? g.kept_states + t / kScanTile * state_size : start_state(in, in.h0, s);
     load_block(start, in, e, lanes, n, h);
     recompute(w, rates, h, n, padded, a - t, b - t);
   }
@@ -253,12 +251,11 @@ void walk_states(const ScanBackwardArgs& g, const Backward& w, int64_t e, int64_
     a = max_i(in.offsets[s], t);
     runs--;
     const float* h = w.h + (a - t + runs) * kStateBlock * L;
-    if (b == in.offsets[s + 1])
-      load_block(g.dh_last ? g.dh_last + s * state_size : nullptr, in, e, lanes, n, carry + n * L);
+    if (b == in.offsets[s + 1]) load_block(end_state(in, g.dh_last, s), in, e, lanes, n, carry + n * L);
     (k ? adjoint<true> : adjoint<false>)(w, rates, carry, drates, h, n, padded, a - t, b - t, partial);
-    if (g.dh0 && a == in.offsets[s])
-      for (int64_t j = 0; j < min_i(kStateBlock, in.states - n); j++)
-        store(g.dh0 + s * state_size + (n + j) * in.channels + e, load(carry + (n + j) * L), lanes);
+    float* dh0 = a == in.offsets[s] ? start_state(in, g.dh0, s) : nullptr;
+    for (int64_t j = 0; dh0 && j < min_i(kStateBlock, in.states - n); j++)
+      store(dh0 + (n + j) * in.channels + e, load(carry + (n + j) * L), lanes);
   }
 }
 

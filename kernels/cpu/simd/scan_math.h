@@ -72,6 +72,18 @@ JAMBALAYA_INLINE void store_states(float* to, const ScanInputs& in, int64_t e, i
   for (int64_t n = 0; n < in.states; n++) store(to + n * in.channels + e, load(h + n * L), lanes);
 }
 
+/// Where segment s has its start state (its end state) among `states`; null: none given, or none of its own.
+template <class P>
+JAMBALAYA_INLINE P* start_state(const ScanInputs& in, P* states, int64_t s) {
+  if (!states || (in.ends_only && s > 0)) return nullptr;
+  return states + s * in.states * in.channels;
+}
+template <class P>
+JAMBALAYA_INLINE P* end_state(const ScanInputs& in, P* states, int64_t s) {
+  if (!states || (in.ends_only && s + 1 < in.segments)) return nullptr;
+  return states + (in.ends_only ? 0 : s) * in.states * in.channels;
+}
+
 /// Rows [t, t + count) of B or C into [count][padded N], zeros behind.
 JAMBALAYA_INLINE void stage_rows(const float* from, int64_t stride, int64_t t, int64_t count, int64_t states,
                                  float* to) {

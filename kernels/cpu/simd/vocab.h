@@ -5,10 +5,10 @@
 namespace jambalaya {
 struct bf16;
 
-/// y[i] = table[ids[i]] for `count` rows of `width` elements.
+/// y[i] = table[ids[i] - first_id] for `count` rows of `width` elements; 0 for ids that the table lacks.
 struct LookUpRows {
   const void* table;
-  int64_t table_stride;
+  int64_t table_stride, table_rows, first_id;
   const int32_t* ids;
   int64_t count, width;
   void* y;
@@ -24,11 +24,11 @@ struct SumRows {
   float* row;
 };
 
-/// One token's logits, fp32 [vocabulary].
+/// One token's logits, fp32 [vocabulary] (0: largest is -inf, sum 0).
 struct SoftmaxRow {
   float* logits;
   int64_t vocabulary;
-  int64_t target;
+  int64_t target;     ///< -1: not among these; then target_logit is -inf and correct false
   bool exponentiate;  ///< logits become exp(logit - largest)
 };
 struct SoftmaxResult {
@@ -43,7 +43,7 @@ struct SoftmaxResult {
 struct LogitGradientRow {
   float* exponentials;
   int64_t vocabulary;
-  int64_t target;
+  int64_t target;   ///< -1: not among these
   float factor;     ///< (scale + 2 z_scale lse) / sum
   float at_target;  ///< scale
 };

@@ -9,8 +9,13 @@ namespace {
 template <class From, class To>
 void look_up(const LookUpRows& a) {
   for (int64_t i = 0; i < a.count; i++) {
-    const From* from = static_cast<const From*>(a.table) + a.ids[i] * a.table_stride;
+    const int64_t row = a.ids[i] - a.first_id;
     To* to = static_cast<To*>(a.y) + i * a.y_stride;
+    if (row < 0 || row >= a.table_rows) {
+      __builtin_memset(to, 0, size_t(a.width) * sizeof(To));
+      continue;
+    }
+    const From* from = static_cast<const From*>(a.table) + row * a.table_stride;
     int64_t c = 0;
     for (; c + kLanes <= a.width; c += kLanes) store(to + c, load(from + c));
     if (c < a.width) store(to + c, load(from + c, a.width - c), a.width - c);
@@ -61,8 +66,8 @@ SoftmaxResult softmax_row(const SoftmaxRow& a) {
 
   SoftmaxResult r;
   r.largest = maximum(max(max(top[0], top[1]), max(top[2], top[3])));
-  r.target_logit = a.logits[a.target];
-  r.correct = r.target_logit == r.largest;
+  r.target_logit = a.target < 0 ? -__builtin_inff() : a.logits[a.target];
+  r.correct = a.target >= 0 && r.target_logit == r.largest;
   for (int64_t i = 0; r.correct && i < a.target; i++) r.correct = a.logits[i] != r.largest;
 
   const Vec shift = set1(r.largest);
@@ -90,11 +95,11 @@ template <class Act>
 void logit_gradient(const LogitGradientRow& a) {
   Act* to = reinterpret_cast<Act*>(a.exponentials);
   const Vec factor = set1(a.factor);
-  const float at_target = a.exponentials[a.target] * a.factor - a.at_target;
+  const float at_target = a.target < 0 ? 0.0f : a.exponentials[a.target] * a.factor - a.at_target;
   int64_t i = 0;
   for (; i + kLanes <= a.vocabulary; i += kLanes) store(to + i, load(a.exponentials + i) * factor);
   if (i < a.vocabulary) store(to + i, load(a.exponentials + i, a.vocabulary - i) * factor, a.vocabulary - i);
-  store(to + a.target, set1(at_target), 1);
+  if (a.target >= 0) store(to + a.target, set1(at_target), 1);
 }
 
 }  // namespace
