@@ -22,10 +22,9 @@ void for_each_halo_token(const ContextShard& shard, int rank, int64_t rows, cons
 
 }  // namespace
 
-Tensor halo_from_left(const Pass& pass, const Tensor& x, int64_t width) {
+void halo_from_left(const Pass& pass, const Tensor& x, const Tensor& halo) {
   const ContextShard& shard = *pass.context;
-  const int64_t e = x.columns(), rows = width - 1, t = x.rows(), have = std::min(t, rows);
-  Tensor halo = pass.scratch(DType::f32, {1, rows, e}, "conv halo");
+  const int64_t e = x.columns(), rows = halo.shape[1], t = x.rows(), have = std::min(t, rows);
   ArenaScope scope(*pass.ctx.scratch);
   Tensor tail = pass.scratch(DType::f32, {rows, e}, "conv tail");
   Tensor tails = pass.scratch(DType::f32, {shard.ranks(), rows, e}, "conv tails");
@@ -62,11 +61,11 @@ void halo_backward(const Pass& pass, const Tensor& d_halo, const Tensor& dx) {
     });
 }
 
-Tensor StateCarry::from_left(const Pass& pass, const ScanCarryForward& summary) {
+void StateCarry::from_left(const Pass& pass, const ScanCarryForward& summary) {
   const ContextShard& shard = *pass.context;
   const int64_t e = summary.a_log.shape[0], n = summary.a_log.shape[1];
   maps = pass.keep(DType::f32, {shard.ranks(), 2, n, e}, "scan carry");
-  Tensor h = pass.keep(DType::f32, {1, n, e}, "scan carry");
+  h_in = pass.keep(DType::f32, {1, n, e}, "scan carry");
   ArenaScope scope(*pass.ctx.scratch);
   Tensor own = pass.scratch(DType::f32, {2, n, e}, "scan carry");
   clear(own);
@@ -77,8 +76,8 @@ Tensor StateCarry::from_left(const Pass& pass, const ScanCarryForward& summary) 
     pass.ops().scan_carry_forward(pass.ctx, op);
   }
   pass.regions.mesh().context().all_gather(own, maps);
-  clear(h);
-  const Tensor state = h.at(0);
+  clear(h_in);
+  const Tensor state = h_in.at(0);
   for (int r = 0; r < shard.rank(); r++) {
     const StreamPart& part = shard.part(r);
     if (part.lengths.empty()) continue;  // no token, nothing changes
@@ -88,8 +87,7 @@ Tensor StateCarry::from_left(const Pass& pass, const ScanCarryForward& summary) 
     else
       pass.ops().scale_copy(pass.ctx, {.x = end, .y = state});
   }
-  if (!shard.part(shard.rank()).continues_left()) clear(h);
-  return h;
+  if (!shard.part(shard.rank()).continues_left()) clear(h_in);
 }
 
 Tensor StateCarry::from_right(const Pass& pass, const ScanCarryBackward& summary) const {

@@ -41,8 +41,8 @@ Jamba::Impl::Impl(Jamba& o, Parameters& p, Regions& r, int64_t saved_bytes)
     }
 }
 
-Pass Jamba::Impl::make_pass(Context& ctx, const Documents& docs, bool training) {
-  return {ctx, config, parameters, regions, saved, docs, training};
+Pass Jamba::Impl::make_pass(Context& ctx, const Documents& docs, bool training, const ContextShard* context) {
+  return {ctx, config, parameters, regions, saved, docs, training, context};
 }
 
 Jamba::Impl::Hidden Jamba::Impl::forward(const Pass& pass, const Tensor& ids, const Tensor& sums,
