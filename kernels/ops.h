@@ -86,7 +86,7 @@ struct HeadLoss {
   int64_t parts = 1;
   /// An all-gather: all [parts, n, 4] <- every part's own [n, 4], both packed f32, parts in rising order of
   /// their ids. Empty: the whole vocabulary is here (parts = 1).
-  std::function<void(Context&, const Tensor& own, const Tensor& all)> combine;
+  std::function<void(Context&, const Tensor& own, const Tensor& all)> combine = {};
 };
 
 // ---- norms -----------------------------------------------------------------------------------------------

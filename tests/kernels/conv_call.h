@@ -37,7 +37,7 @@ struct ConvOutputs {
 };
 
 /// The tensors of one call. Rows of x, u, du and dx are strided; outputs are poisoned; "+=" gradients start
-/// at 1.
+/// at `before`.
 struct ConvCall {
   static constexpr int64_t kGap = 3;
   const Conv& in;
@@ -45,6 +45,7 @@ struct ConvCall {
   bool ends_only;
   Owned x, w, bias, left;
   DocumentsBuffer docs;
+  double before = 1;  ///< gradients of parameters before the call
 
   ConvCall(const Conv& conv, DType type, bool is_shard = false)
       : in(conv),
@@ -82,8 +83,8 @@ struct ConvCall {
   void backward(Backend& cpu, const Values& d_u, DType du_type, const Values& d_tail,
                 ConvOutputs& out) const {
     Owned du(du_type, {in.T(), in.E}, d_u, kGap), dx(act, {in.T(), in.E}, kGap);
-    Owned dw(DType::f32, {in.E, in.W}, Values(size_t(in.E * in.W), 1)),
-        dbias(DType::f32, {in.E}, Values(size_t(in.E), 1));
+    Owned dw(DType::f32, {in.E, in.W}, Values(size_t(in.E * in.W), before)),
+        dbias(DType::f32, {in.E}, Values(size_t(in.E), before));
     Owned dleft(DType::f32, {entries(), in.W - 1, in.E}),
         dtail(DType::f32, {d_tail.empty() ? 0 : entries(), in.W - 1, in.E}, d_tail);
     ConvBackward op;

@@ -32,14 +32,12 @@ ConvOutputs run_shards(Backend& cpu, const Conv& whole, const std::vector<int64_
   ConvOutputs all;
   for (size_t r = shards.size(); r-- > 0;) {
     const bool arrives = shards[r].tokens() == 0 || shards[r].open_end;
-    ConvCall(streams[r], act, true)
-        .backward(cpu, part(du, shards[r].begin * E, shards[r].tokens() * E), du_type,
+    ConvCall call(streams[r], act, true);
+    call.before = 0;
+    call.backward(cpu, part(du, shards[r].begin * E, shards[r].tokens() * E), du_type,
                   arrives ? passed : Values(size_t(halo), 0), outs[r]);
     passed = shards[r].tokens() == 0 || shards[r].continues_left() ? outs[r].dleft : Values(size_t(halo), 0);
-    for (auto field : {&ConvOutputs::dw, &ConvOutputs::dbias}) {
-      for (double& x : outs[r].*field) x -= 1;  // gradients of parameters started at 1
-      add(all.*field, outs[r].*field);
-    }
+    for (auto field : {&ConvOutputs::dw, &ConvOutputs::dbias}) add(all.*field, outs[r].*field);
   }
   for (const ConvOutputs& out : outs)
     for (auto field : {&ConvOutputs::u, &ConvOutputs::dx}) all.*field = joined(all.*field, out.*field);

@@ -49,7 +49,7 @@ struct ScanShard {
   bool open_end = false, ends_only = false;
 };
 
-/// The tensors of one call. Outputs are poisoned, gradients of parameters start at 1 (they are "+=").
+/// The tensors of one call. Outputs are poisoned, gradients of parameters start at `before` (they are "+=").
 struct ScanCall {
   static constexpr int64_t kGap = 5;
   const Scan& in;
@@ -58,6 +58,7 @@ struct ScanCall {
   Owned u, s, z, b, c, a_log, d, dt_bias, h0;
   DocumentsBuffer docs;
   Owned states;
+  double before = 1;  ///< gradients of parameters before the call
 
   ScanCall(const Scan& scan, DType act_type, DType du_dtype, ScanShard part = {})
       : in(scan),
@@ -115,8 +116,9 @@ struct ScanCall {
     Owned go(act, {T, E}, d_out, kGap), gh(DType::f32, {dh_last.empty() ? 0 : S, N, E}, dh_last);
     Owned du(du_type, {T, E}), ds(act, {T, E}), dz(act, {T, in.z.empty() ? 0 : E}, kGap);
     Owned db(DType::f32, {T, N}, kGap), dc(DType::f32, {T, N});
-    Owned da_log(DType::f32, {E, N}, Values(size_t(E * N), 1)), dd(DType::f32, {E}, Values(size_t(E), 1));
-    Owned ddt_bias(DType::f32, {E}, Values(size_t(E), 1)), dh0(DType::f32, {S, N, E});
+    Owned da_log(DType::f32, {E, N}, Values(size_t(E * N), before));
+    Owned dd(DType::f32, {E}, Values(size_t(E), before)),
+        ddt_bias(DType::f32, {E}, Values(size_t(E), before)), dh0(DType::f32, {S, N, E});
     ScanBackward op;
     describe(op);
     op.d_out = go;
