@@ -25,7 +25,21 @@ class Ring {
 
   Tensor balanced(const Tensor& x) const { return exchange(x, to_, rows()); }
   void balanced(const Tensor& x, const Tensor& out) const { move(x, to_, out); }
-  void contiguous(const Tensor& x, const Tensor& out) const { move(x, to_.reversed(), out); }
+  /// Rows come in from lower ranks first; on the right half of the ring that is the second chunk.
+  void contiguous(const Tensor& x, const Tensor& out) const {
+    const int64_t first = shard_.chunk(2 * shard_.rank()).count(), rows = out.rows();
+    if (shard_.owner(2 * shard_.rank()) <= shard_.owner(2 * shard_.rank() + 1)) {
+      move(x, to_.reversed(), out);
+      return;
+    }
+    ArenaScope scope(*pass_.ctx.scratch);
+    Tensor in = pass_.scratch(out.dtype, {rows, out.columns()}, "ring attention rows");
+    move(x, to_.reversed(), in);
+    pass_.ops().scale_copy(pass_.ctx,
+                           {.x = in.slice_rows(rows - first, rows), .y = out.slice_rows(0, first)});
+    pass_.ops().scale_copy(pass_.ctx,
+                           {.x = in.slice_rows(0, rows - first), .y = out.slice_rows(first, rows)});
+  }
 
   /// Calls f(queries, keys, visible) for each pair of one of this rank's chunks and one of those of the block
   /// that is here after `step` moves, where any query sees any key. Ranges are rows of the balanced parts.
@@ -74,7 +88,7 @@ class Ring {
     return out;
   }
   void move(const Tensor& x, const RowExchange& e, const Tensor& out) const {
-    group_.all_to_all(x, e.send_rows, e.send_starts, out, e.receive_rows, e.receive_starts);
+    group_.all_to_all(x, e.send_starts, e.send_rows, out, e.receive_rows);
   }
 
   const Pass& pass_;
