@@ -104,13 +104,15 @@ void Jamba::extend(Context& ctx, DecodeState& state, const Tensor& ids, const st
     if (m.regions.splits_rows()) per_rank[size_t(m.regions.owner_of(row, pass.tokens()))]++;
     if (own.begin <= row && row < own.end) last_rows.push_back(row - own.begin);
   }
+  m.borrow_head(Travel::forward);
   Tensor h_sum, rstd, y = m.normalize(pass, m.pick(pass, hidden, last_rows), h_sum, rstd);
   ArenaScope scratch(*ctx.scratch);
   if (m.regions.splits_rows()) y = m.regions.gather_rows(ctx, y, per_rank);
   const int64_t rows = int64_t(slots.size());
-  if (rows == sequences) return m.logits_of(pass, y, logits);
-  Tensor some = pass.keep(DType::f32, {rows, logits.columns()}, "logits");
+  Tensor some = rows == sequences ? logits : pass.keep(DType::f32, {rows, logits.columns()}, "logits");
   m.logits_of(pass, y, some);
+  m.give_head_back(Travel::forward);
+  if (rows == sequences) return;
   for (int64_t i = 0; i < rows; i++)
     pass.ops().scale_copy(ctx, {.x = some.slice_rows(i, i + 1),
                                 .y = logits.slice_rows(slots[size_t(i)], slots[size_t(i)] + 1)});

@@ -4,7 +4,8 @@
 #include <cmath>
 
 #include "kernels/normal.h"
-#include "model/parameters.h"
+#include "kernels/philox.h"
+#include "model/table.h"
 
 namespace jambalaya {
 

@@ -28,6 +28,7 @@ void Jamba::train(Context& ctx, const Batch& batch, const LossScale& scale, Tens
   if (m.stats) m.regions.sum_over_tokens(ctx, m.stats);
   m.balance(pass, scale.micro_tokens, scale.micro, sums);
 
+  m.borrow_head(Travel::backward);
   Tensor h_sum, rstd, y = m.normalize(pass, hidden, h_sum, rstd);
   Tensor dy = pass.keep(pass.act(), {t, d}, "final gradient"),
          dh = pass.keep(DType::f32, {t, d}, "residual gradient");
@@ -44,6 +45,7 @@ void Jamba::train(Context& ctx, const Batch& batch, const LossScale& scale, Tens
                                      .rstd = rstd,
                                      .dh = dh,
                                      .dweight = m.parameters.gradient(m.final_norm)});
+  m.give_head_back(Travel::backward);
   if (on_gradients && !m.config.tie_word_embeddings) on_gradients(int(m.layers.size()));
   m.backward(pass, batch.ids, dh, scale);
   if (on_gradients && m.config.tie_word_embeddings) on_gradients(int(m.layers.size()));
@@ -59,15 +61,18 @@ void Jamba::evaluate(Context& ctx, const Batch& batch, Tensor sums, Tensor nll, 
   Impl::Hidden hidden = m.forward(pass, batch.ids, sums, tokens);
   if (m.stats) m.regions.sum_over_tokens(ctx, m.stats);
   m.balance(pass, tokens, 1, sums);
+  m.borrow_head(Travel::forward);
   Tensor h_sum, rstd, y = m.normalize(pass, hidden, h_sum, rstd);
   m.head_loss(pass, y,
               {.targets = batch.targets,
                .loss_sum = sums.slice_rows(kNll, kNll + 2),
                .nll = nll,
                .correct = correct});
-  if (!logits) return;
-  ArenaScope scratch(*ctx.scratch);
-  m.logits_of(pass, m.regions.enter(ctx, y, pass.tokens()), logits);
+  if (logits) {
+    ArenaScope scratch(*ctx.scratch);
+    m.logits_of(pass, m.regions.enter(ctx, y, pass.tokens()), logits);
+  }
+  m.give_head_back(Travel::forward);
 }
 
 }  // namespace jambalaya

@@ -1,41 +1,56 @@
 #include "model/parameters.h"
 
 #include <algorithm>
+#include <stdexcept>
 
 #include "kernels/ops.h"
 
 namespace jambalaya {
 
-namespace {
-constexpr int64_t kAlign = 16;  // elements: 64 bytes of fp32
-
-Tensor shaped(const Tensor& flat, int64_t offset, const std::vector<int64_t>& shape) {
-  Tensor t = flat;
-  t.data = flat.address(offset);
-  t.rank = int(shape.size());
-  std::copy(shape.begin(), shape.end(), t.shape.begin());
-  t.row_stride = t.columns();
-  return t;
-}
-}  // namespace
-
-Parameters::Parameters(const ModelConfig& config, Precision precision, bool with_gradients)
-    : config_(config), precision_(precision), table_(parameter_table(config)) {
-  for (const ParameterRow& row : table_) {
-    offsets_.push_back(flat_size_);
-    flat_size_ += (row.numel() + kAlign - 1) / kAlign * kAlign;
-  }
-  parameter_arena_ = std::make_unique<Arena>("parameters", flat_size_ * 6 + (1 << 20));
-  flat_master_ = parameter_arena_->tensor(DType::f32, {flat_size_}, "masters");
-  if (precision == Precision::bf16)
-    flat_compute_ = parameter_arena_->tensor(DType::bf16, {flat_size_}, "compute copies");
+Parameters::Parameters(const ModelConfig& config, Precision precision, bool with_gradients,
+                       const PlacementRanks& ranks)
+    : config_(config), precision_(precision), ranks_(ranks), table_(parameter_table(config)) {
+  for (const ParameterRow& row : table_) shapes_.push_back(local_shape(row, ranks_));
+  plan_ = plan_parts(table_, ranks_, precision == Precision::bf16);
+  const Residents n = residents(plan_, ranks_, with_gradients);
+  parameter_arena_ =
+      std::make_unique<Arena>("parameters", (plan_.owned_size + n.values) * 4 + n.compute * 2 + 4096);
+  masters_ = parameter_arena_->tensor(DType::f32, {plan_.owned_size}, "masters");
   if (with_gradients) {
-    gradient_arena_ = std::make_unique<Arena>("gradients", flat_size_ * 4 + (1 << 20));
-    flat_gradient_ = gradient_arena_->tensor(DType::f32, {flat_size_}, "gradients");
+    gradient_arena_ = std::make_unique<Arena>("gradients", (plan_.owned_size + n.gradients) * 4 + 4096);
+    gradients_ = gradient_arena_->tensor(DType::f32, {plan_.owned_size}, "gradients");
+    if (n.gradients)
+      whole_gradients_ =
+          gradient_arena_->tensor(DType::f32, {n.gradients}, "gradients before their reduction");
   }
+  place_resident();
 }
 
 Parameters::~Parameters() = default;
+
+void Parameters::place_resident() {
+  const Residents n = residents(plan_, ranks_, with_gradients());
+  float *values = nullptr, *gradients = nullptr;
+  bf16* compute = nullptr;
+  if (n.values) values = parameter_arena_->array<float>(n.values, "gathered values");
+  if (n.compute) compute = parameter_arena_->array<bf16>(n.compute, "compute copies");
+  if (n.gradients) gradients = whole_gradients_.ptr<float>();
+  for (const Part& part : plan_.parts) {
+    PartMemory m;
+    const bool sharded = part.shards > 1;
+    if (!(sharded && ranks_.full)) {
+      if (part.compute) m.compute = compute, compute += part.size;
+      if (!sharded) {
+        m.value = masters_.ptr<float>() + part.owned;
+        if (gradients_) m.gradient = gradients_.ptr<float>() + part.owned;
+      } else {
+        if (part.value) m.value = values, values += part.size;
+        if (gradients) m.gradient = gradients, gradients += part.size;
+      }
+    }
+    memory_.push_back(m);
+  }
+}
 
 int Parameters::index(const std::string& name) const {
   for (size_t i = 0; i < table_.size(); i++)
@@ -47,46 +62,84 @@ bool Parameters::has(const std::string& name) const {
   return std::any_of(table_.begin(), table_.end(), [&](const ParameterRow& row) { return row.name == name; });
 }
 
-Tensor Parameters::master(int row) const {
-  return shaped(flat_master_, offset(row), table_[size_t(row)].shape);
+Tensor Parameters::shaped(int row, void* part_memory, DType dtype) const {
+  const std::vector<int64_t>& shape = shapes_[size_t(row)];
+  JAMBALAYA_CHECK(part_memory, table_[size_t(row)].name, " is used while its unit is not borrowed");
+  const int64_t at = offset(row) - plan_.parts[size_t(plan_.part_of[size_t(row)])].begin;
+  Tensor t;
+  t.data = static_cast<char*>(part_memory) + at * size_of(dtype);
+  t.dtype = dtype;
+  t.rank = int(shape.size());
+  std::copy(shape.begin(), shape.end(), t.shape.begin());
+  t.row_stride = t.columns();
+  return t;
 }
-Tensor Parameters::gradient(int row) const {
-  JAMBALAYA_CHECK(flat_gradient_, "these parameters were made without gradients");
-  return shaped(flat_gradient_, offset(row), table_[size_t(row)].shape);
+
+Tensor Parameters::value(int row) const {
+  return shaped(row, memory_[size_t(plan_.part_of[size_t(row)])].value, DType::f32);
 }
+
 Tensor Parameters::compute(int row) const {
-  const ParameterRow& r = table_[size_t(row)];
-  return flat_compute_ && r.compute_copy ? shaped(flat_compute_, offset(row), r.shape) : master(row);
+  const size_t part = size_t(plan_.part_of[size_t(row)]);
+  if (!plan_.parts[part].compute) return value(row);
+  return shaped(row, memory_[part].compute, DType::bf16);
 }
-Tensor Parameters::flat_master() const { return flat_master_; }
-Tensor Parameters::flat_gradient() const { return flat_gradient_; }
-Tensor Parameters::flat_compute() const { return flat_compute_; }
+
+Tensor Parameters::gradient(int row) const {
+  JAMBALAYA_CHECK(gradients_, "these parameters were made without gradients");
+  return shaped(row, memory_[size_t(plan_.part_of[size_t(row)])].gradient, DType::f32);
+}
+
+Tensor Parameters::master(int row) const {
+  const Part& part = plan_.parts[size_t(plan_.part_of[size_t(row)])];
+  JAMBALAYA_CHECK(part.shards == 1, table_[size_t(row)].name, " is sharded: no rank holds it whole");
+  return shaped(row, masters_.ptr<float>() + part.owned, DType::f32);
+}
+
+Tensor Parameters::owned_gradient() const {
+  JAMBALAYA_CHECK(gradients_, "these parameters were made without gradients");
+  return gradients_;
+}
+
+Tensor Parameters::owned_compute(int part) const {
+  const Part& p = plan_.parts[size_t(part)];
+  if (!p.compute || p.shards > 1) return {};
+  return make_tensor(memory_[size_t(part)].compute, {p.size});
+}
 
 void Parameters::initialize(uint64_t seed, ThreadPool* pool) {
   constexpr int64_t kChunk = 1 << 16;
-  for (size_t i = 0; i < table_.size(); i++) {
-    float* out = master(int(i)).ptr<float>();
-    auto part = [&](int64_t begin, int64_t end) {
-      initial_values(config_, table_[i], seed, begin, end, out + begin);
+  for (const OwnedSlice& slice : plan_.slices) {
+    const ParameterRow& row = table_[size_t(slice.row)];
+    float* const out = masters_.ptr<float>() + slice.at - slice.begin;  // where the row would begin
+    auto fill = [&](int64_t begin, int64_t end) {
+      for (const Piece& piece : pieces(row, ranks_, slice.begin + begin, slice.begin + end))
+        for (const Stretch& run : stretches(row, piece))
+          initial_values(config_, row, seed, run.global, run.global + run.count, out + run.local);
     };
-    int64_t n = table_[i].numel();
+    const int64_t n = slice.end - slice.begin;
     if (pool)
-      pool->run_range(n, kChunk, part);
+      pool->run_range(n, kChunk, fill);
     else
-      part(0, n);
+      fill(0, n);
   }
 }
 
 void Parameters::refresh_compute(Context& ctx) {
-  if (flat_compute_) ctx.ops->scale_copy(ctx, {.x = flat_master_, .y = flat_compute_});
+  for (size_t i = 0; i < plan_.parts.size(); i++) {
+    const Part& part = plan_.parts[i];
+    if (Tensor copy = owned_compute(int(i)))
+      ctx.ops->scale_copy(ctx, {.x = masters_.slice_rows(part.owned, part.owned + part.size), .y = copy});
+  }
 }
 
 void Parameters::zero_gradients(Context& ctx) {
-  if (flat_gradient_)
-    ctx.pool->run_range(flat_size_, 1 << 18, [&](int64_t begin, int64_t end) {
-      float* g = flat_gradient_.ptr<float>();
-      std::fill(g + begin, g + end, 0.0f);
-    });
+  for (const Tensor& gradients : {gradients_, whole_gradients_})
+    if (gradients)
+      ctx.pool->run_range(gradients.numel(), 1 << 18, [&](int64_t begin, int64_t end) {
+        float* g = gradients.ptr<float>();
+        std::fill(g + begin, g + end, 0.0f);
+      });
 }
 
 }  // namespace jambalaya

@@ -1,96 +1,118 @@
-// The parameter table: one row per tensor. Checkpoint, export, optimizer, norm, sharding and the planner all
-// read this table; no rule about a tensor lives anywhere else.
+// The tensors of a model on one rank: what the model reads, and the fp32 masters and gradients that the rank
+// owns. Without sharding both are the same memory.
 #pragma once
-#include <functional>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "kernels/context.h"
 #include "kernels/tensor.h"
-#include "model/config.h"
+#include "model/parts.h"
 
 namespace jambalaya {
 
-/// How a tensor is cut over one axis of the mesh: dimension `dim`, as `blocks` equal parts that are each cut
-/// separately (in_proj is [x; z]: 2 blocks). dim < 0: a copy on every rank.
-struct Placement {
-  int tensor_dim = -1;  ///< cut over tensor ranks
-  int blocks = 1;
-  bool expert =
-      false;  ///< dimension 0 is the expert, cut over expert ranks; gradient summed over expert-data ranks
-  bool sequence_sum =
-      false;  ///< acts on tokens split by sequence parallelism: gradient also summed over tensor ranks
-  bool kv_heads = false;  ///< rows are key/value heads: copied when there are fewer heads than tensor ranks
+/// Which way the model goes through its units: what will be needed next.
+enum class Travel : uint8_t { forward, backward };
+
+/// Brings a unit's tensors to where the model reads them, in sharded runs (see ParameterSync).
+class UnitLender {
+ public:
+  virtual ~UnitLender() = default;
+  virtual void borrow(int unit, Travel travel) = 0;
+  virtual void give_back(int unit, Travel travel) = 0;
 };
 
-enum class Init : uint8_t { normal, normal_scaled, zeros, ones, a_log, dt_weight, dt_bias, conv };
-
-struct ParameterRow {
-  std::string name;            ///< "layers.3.mamba.in_proj.weight"
-  std::vector<int64_t> shape;  ///< global
-  Placement placement;
-  bool decay = false;  ///< weight decay: projections, router, experts, head; nothing else
-  bool compute_copy =
-      false;  ///< a matrix that the model reads in the compute precision; others are read in fp32
-  Init init = Init::normal;
-  int64_t fan_in = 1;  ///< for the uniform starts
-  int layer = -1;      ///< -1: embedding, num_hidden_layers: final norm and head
-  int64_t numel() const;
+/// Where the whole local rows of a part lie just now; null: nowhere.
+struct PartMemory {
+  float* value = nullptr;
+  bf16* compute = nullptr;
+  float* gradient = nullptr;
 };
 
-/// All tensors of a model in their fixed order: embedding, layers, final norm, head (absent when tied).
-std::vector<ParameterRow> parameter_table(const ModelConfig& config);
-
-struct ParameterCount {
-  int64_t total = 0, active = 0, embedding = 0;
-};
-ParameterCount count_parameters(const ModelConfig& config);
-
-/// Parameters, gradients and compute copies in flat buffers, rows in table order, each row 64-byte aligned.
-/// On one rank a row is whole; the local shape follows from its placement.
 class Parameters {
  public:
-  Parameters(const ModelConfig& config, Precision precision, bool with_gradients);
+  /// Tensors of the rank that stands at `ranks`. Units are numbered as layers are, from 1; unit 0 is the
+  /// embedding, the last one final norm and head.
+  Parameters(const ModelConfig& config, Precision precision, bool with_gradients,
+             const PlacementRanks& ranks = {});
   ~Parameters();
 
   const ModelConfig& config() const { return config_; }
   Precision precision() const { return precision_; }
+  const PlacementRanks& ranks() const { return ranks_; }
   const std::vector<ParameterRow>& table() const { return table_; }
   /// Index of the row of that name; throws std::logic_error when there is none.
   int index(const std::string& name) const;
   bool has(const std::string& name) const;
 
-  Tensor master(int row) const;    ///< f32, local shape
-  Tensor gradient(int row) const;  ///< f32, local shape
-  Tensor compute(int row) const;   ///< what the model reads: bf16 copy or the master itself
+  // ---- what the model reads and writes: whole local rows (local_shape)
+  // ------------------------------------- In sharded runs a row may be used between borrow and give_back of
+  // its unit alone.
+  Tensor value(int row) const;     ///< f32
+  Tensor compute(int row) const;   ///< the operand of products: a bf16 copy, or the value itself
+  Tensor gradient(int row) const;  ///< f32
 
-  // Flat views over all rows, alignment gaps (always zero) included: optimizer, reduction.
-  int64_t flat_size() const { return flat_size_; }
-  int64_t offset(int row) const { return offsets_[size_t(row)]; }
-  Tensor flat_master() const;
-  Tensor flat_gradient() const;
-  Tensor flat_compute() const;  ///< bf16, empty in fp32
+  void borrow(int unit, Travel travel) {
+    if (lender_) lender_->borrow(unit, travel);
+  }
+  /// After a backward: the gradients of the unit are complete as far as this use goes.
+  void give_back(int unit, Travel travel) {
+    if (lender_) lender_->give_back(unit, travel);
+  }
 
-  /// Starts every tensor from (seed, name, global element index): the same values under every layout.
+  // ---- what the rank owns: starting values, optimizer, norm, checkpoints
+  // ------------------------------------
+  const std::vector<Part>& parts() const { return plan_.parts; }
+  const std::vector<OwnedSlice>& owned() const { return plan_.slices; }
+  int64_t owned_size() const { return plan_.owned_size; }
+  /// Flat f32 [owned_size], padding (always zero) included.
+  Tensor owned_master() const { return masters_; }
+  Tensor owned_gradient() const;
+  /// The bf16 copy of a part's owned range where the optimizer may write it as it goes: a part that is not
+  /// sharded. Empty otherwise.
+  Tensor owned_compute(int part) const;
+
+  // ---- without sharding: owned is whole
+  // ---------------------------------------------------------------------
+  Tensor master(int row) const;  ///< f32, local shape
+  int64_t flat_size() const { return plan_.flat_size; }
+  int64_t offset(int row) const { return plan_.offsets[size_t(row)]; }
+  Tensor flat_master() const { return masters_; }
+  Tensor flat_gradient() const { return owned_gradient(); }
+
+  /// Starts every owned element from (seed, name, global element index): the same values under every layout.
   void initialize(uint64_t seed, ThreadPool* pool = nullptr);
-  /// Rewrites compute copies from the masters (after loading).
+  /// Rewrites compute copies of unsharded parts from the masters (after loading). Sharded ones are rewritten
+  /// when they are gathered.
   void refresh_compute(Context& ctx);
+  /// Zeroes all gradients but those of borrowed units.
   void zero_gradients(Context& ctx);
 
+  // ---- for ParameterSync
+  // --------------------------------------------------------------------------------------
+  void set_lender(UnitLender* lender) { lender_ = lender; }
+  PartMemory memory(int part) const { return memory_[size_t(part)]; }
+  void place(int part, const PartMemory& memory) { memory_[size_t(part)] = memory; }
+  bool with_gradients() const { return bool(gradients_); }
+  const Arena& parameter_arena() const { return *parameter_arena_; }
+  const Arena* gradient_arena() const { return gradient_arena_.get(); }
+
  private:
+  Tensor shaped(int row, void* part_memory, DType dtype) const;
+  void place_resident();
+
   ModelConfig config_;
   Precision precision_;
+  PlacementRanks ranks_;
   std::vector<ParameterRow> table_;
-  std::vector<int64_t> offsets_;
-  int64_t flat_size_ = 0;
+  std::vector<std::vector<int64_t>> shapes_;  ///< local, by row
+  PartPlan plan_;
   std::unique_ptr<Arena> parameter_arena_, gradient_arena_;
-  Tensor flat_master_, flat_gradient_, flat_compute_;
+  Tensor masters_, gradients_;      ///< f32 [owned_size]
+  Tensor whole_gradients_;          ///< f32: of parts that are sharded but resident
+  std::vector<PartMemory> memory_;  ///< by part
+  UnitLender* lender_ = nullptr;
 };
-
-/// Values of elements [begin, end) (global flat index) of a row's start. Layout-free: any rank may ask for
-/// any part.
-void initial_values(const ModelConfig& config, const ParameterRow& row, uint64_t seed, int64_t begin,
-                    int64_t end, float* out);
 
 }  // namespace jambalaya

@@ -15,6 +15,9 @@ Jamba::Impl::Impl(Jamba& o, Parameters& p, Regions& r, int64_t saved_bytes)
       config(p.config()),
       saved("activations", saved_bytes),
       fixed("telemetry", 64 << 20) {
+  if (r.mesh().layout().context > 1)
+    throw Error(Exit::layout, cat("parallel.context = ", r.mesh().layout().context,
+                                  ": sequences cannot be cut yet; set it to 1"));
   int64_t expert_layers = 0;
   std::vector<LayerKind> kinds = layer_kinds(config);
   for (size_t i = 0; i < kinds.size(); i++) {
@@ -60,7 +63,9 @@ Jamba::Impl::Hidden Jamba::Impl::forward(const Pass& pass, const Tensor& ids, co
     for (Hidden& b : buffers) b.branch = pass.keep(pass.act(), {t, d}, "channel mixer output");
 
   Hidden at{pass.keep(pass.residual(), {t, d}, "residual stream"), {}};
+  parameters.borrow(0, Travel::forward);
   embed(pass, ids, at.h);
+  parameters.give_back(0, Travel::forward);
   for (size_t i = 0; i < layers.size(); i++) {
     Layer& layer = layers[i];
     Hidden next = buffers[i % 2];
@@ -72,6 +77,7 @@ Jamba::Impl::Hidden Jamba::Impl::forward(const Pass& pass, const Tensor& ids, co
     }
     const LayerState* state = states ? &(*states)[i] : nullptr;
     Arena::Mark mark = saved.mark();
+    parameters.borrow(int(i) + 1, Travel::forward);
     if (pass.training && !keep_layers) {
       // The sum is taken here, so that the stream that enters the layer outlives its other activations.
       kept_[i].h_in = pass.keep(pass.residual(), {t, d}, "residual stream");
@@ -85,11 +91,22 @@ Jamba::Impl::Hidden Jamba::Impl::forward(const Pass& pass, const Tensor& ids, co
     } else {
       layer.forward(pass, at.h, at.branch, next.h, next.branch, statistics_of(i, sums, micro_tokens), state);
     }
+    parameters.give_back(int(i) + 1, Travel::forward);
     if (!keep_layers) saved.release(mark);
     at = next;
   }
   merge_statistics(sums);
   return at;
+}
+
+void Jamba::Impl::borrow_head(Travel travel) {
+  if (head == embedding) parameters.borrow(0, travel);
+  parameters.borrow(int(layers.size()) + 1, travel);
+}
+
+void Jamba::Impl::give_head_back(Travel travel) {
+  parameters.give_back(int(layers.size()) + 1, travel);
+  if (head == embedding) parameters.give_back(0, travel);
 }
 
 Tensor Jamba::Impl::normalize(const Pass& pass, const Hidden& hidden, Tensor& h_sum, Tensor& rstd) {
@@ -113,11 +130,12 @@ void Jamba::Impl::backward(const Pass& pass, const Tensor& ids, const Tensor& dh
   const int64_t t = pass.rows(), d = config.hidden_size;
   for (size_t i = layers.size(); i-- > 0;) {
     Arena::Mark mark = saved.mark();
+    parameters.borrow(int(i) + 1, Travel::backward);
+    // What is computed again must not replace what was told, which is merged over the ranks by now.
+    if (layers[i].mamba) layers[i].mamba->delta_range = {};
     if (owner.recompute == Recompute::layer) {
       Tensor h = pass.keep(pass.residual(), {t, d}, "residual stream"),
              out = pass.keep(pass.act(), {t, d}, "channel mixer output");
-      // The statistics of the first forward are by now summed over the ranks: the second one must not replace
-      // them.
       Moe* const moe = layers[i].moe.get();
       const Tensor summed = moe ? moe->stats : Tensor{};
       if (moe) moe->stats = pass.keep(DType::f32, {summed.numel()}, "router statistics");
@@ -126,9 +144,12 @@ void Jamba::Impl::backward(const Pass& pass, const Tensor& ids, const Tensor& dh
     }
     layers[i].backward(pass, dh, activation_weight);
     saved.release(mark);
+    parameters.give_back(int(i) + 1, Travel::backward);
     if (owner.on_gradients) owner.on_gradients(int(i));
   }
+  parameters.borrow(0, Travel::backward);
   embed_backward(pass, ids, dh);
+  parameters.give_back(0, Travel::backward);
   if (owner.on_gradients) owner.on_gradients(-1);
 }
 

@@ -72,6 +72,9 @@ struct Jamba::Impl {
   /// Final norm of rows; h_sum receives h + branch.
   Tensor normalize(const Pass& pass, const Hidden& hidden, Tensor& h_sum, Tensor& rstd);
   void backward(const Pass& pass, const Tensor& ids, const Tensor& dh, const LossScale& scale);
+  /// Final norm and head, and the embedding where it is the head (see Parameters::borrow).
+  void borrow_head(Travel travel);
+  void give_head_back(Travel travel);
 
   // model/statistics.cpp
   void balance(const Pass& pass, double tokens, double micro, const Tensor& sums);

@@ -1,8 +1,10 @@
 // The parameter table. Shapes: V vocabulary, D width, H/G query/key heads, C head size, E inner channels, N
 // states, R dt rank, W conv width, F feed-forward width, X experts. All matrices are [out, in].
+#include "model/table.h"
+
 #include <utility>
 
-#include "model/parameters.h"
+#include "kernels/error.h"
 
 namespace jambalaya {
 
@@ -39,15 +41,17 @@ struct TableBuilder {
   }
   /// Norms of the residual stream act on tokens that sequence parallelism splits.
   void block_norm(const std::string& name, int64_t width) {
-    add(name, {width}, Init::ones).placement.sequence_sum = true;
+    add(name, {width}, Init::ones).placement.split_tokens = SplitTokens::with_sequence;
   }
 };
 
 void attention_rows(TableBuilder& t, const ModelConfig& m) {
   int64_t d = m.hidden_size, c = m.head_size();
   t.matrix("self_attn.q_proj.weight", {m.num_attention_heads * c, d}, 0);
-  t.matrix("self_attn.k_proj.weight", {m.num_key_value_heads * c, d}, 0).placement.kv_heads = true;
-  t.matrix("self_attn.v_proj.weight", {m.num_key_value_heads * c, d}, 0).placement.kv_heads = true;
+  t.matrix("self_attn.k_proj.weight", {m.num_key_value_heads * c, d}, 0).placement.kv_heads =
+      m.num_key_value_heads;
+  t.matrix("self_attn.v_proj.weight", {m.num_key_value_heads * c, d}, 0).placement.kv_heads =
+      m.num_key_value_heads;
   t.matrix("self_attn.o_proj.weight", {d, m.num_attention_heads * c}, 1, Init::normal_scaled);
 }
 
@@ -71,7 +75,8 @@ void mamba_rows(TableBuilder& t, const ModelConfig& m) {
   t.channels("mamba.A_log", {e, n}, Init::a_log);
   t.channels("mamba.D", {e}, Init::ones);
   t.matrix("mamba.out_proj.weight", {d, e}, 1, Init::normal_scaled);
-  if (m.mamba_proj_bias) t.add("mamba.out_proj.bias", {d}, Init::zeros).placement.sequence_sum = true;
+  if (m.mamba_proj_bias)
+    t.add("mamba.out_proj.bias", {d}, Init::zeros).placement.split_tokens = SplitTokens::with_sequence;
 }
 
 void dense_rows(TableBuilder& t, const ModelConfig& m) {
@@ -83,7 +88,7 @@ void dense_rows(TableBuilder& t, const ModelConfig& m) {
 void moe_rows(TableBuilder& t, const ModelConfig& m) {
   int64_t x = m.num_experts, d = m.hidden_size, f = m.intermediate_size;
   ParameterRow& router = t.matrix("feed_forward.router.weight", {x, d}, -1);
-  router.placement.sequence_sum = true;
+  router.placement.split_tokens = SplitTokens::always;
   router.compute_copy = !m.router_fp32;
   Placement& up = t.matrix("feed_forward.experts.gate_up_proj", {x, 2 * f, d}, 1).placement;
   up.blocks = 2;
@@ -101,7 +106,10 @@ int64_t ParameterRow::numel() const {
 
 std::vector<ParameterRow> parameter_table(const ModelConfig& m) {
   TableBuilder t;
-  t.matrix("embed_tokens.weight", {m.vocab_size, m.hidden_size}, 0).decay = false;
+  ParameterRow& embedding = t.matrix("embed_tokens.weight", {m.vocab_size, m.hidden_size}, 0);
+  embedding.decay = false;
+  // Rows are looked up in fp32; only as the head is it the matrix of a product.
+  embedding.compute_copy = embedding.read_twice = m.tie_word_embeddings;
   std::vector<LayerKind> kinds = layer_kinds(m);
   for (int i = 0; i < int(kinds.size()); i++) {
     t.prefix = cat("layers.", i, ".");

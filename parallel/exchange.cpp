@@ -15,7 +15,7 @@ ExpertRoute::ExpertRoute(Mesh& mesh, Arena& keep, const Tensor& offsets)
   const int64_t all = offsets.rows() - 1, here = all * slices_ / group.size();
   const int32_t* begin = offsets.ptr<int32_t>();
 
-  std::vector<int32_t> own(size_t(all)), counts(size_t(all * group.size()));
+  std::vector<int32_t> own(static_cast<size_t>(all)), counts(static_cast<size_t>(all * group.size()));
   for (int64_t e = 0; e < all; e++) own[size_t(e)] = begin[e + 1] - begin[e];
   group.all_gather(make_tensor(own.data(), {all}), make_tensor(counts.data(), {all * group.size()}));
 

@@ -1,14 +1,12 @@
 #include "parallel/reducer.h"
 
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
 namespace jambalaya {
 
-CommunicationQueue::CommunicationQueue() : thread_([this] { work(); }) {}
-
 CommunicationQueue::~CommunicationQueue() {
+  if (!thread_.joinable()) return;
   {
     std::lock_guard lock(mutex_);
     stop_ = true;
@@ -17,19 +15,21 @@ CommunicationQueue::~CommunicationQueue() {
   thread_.join();
 }
 
-void CommunicationQueue::push(std::function<void()> job) {
-  {
-    std::lock_guard lock(mutex_);
-    jobs_.push_back(std::move(job));
-  }
+int64_t CommunicationQueue::push(std::function<void()> job) {
+  if (!thread_.joinable()) thread_ = std::thread([this] { work(); });
+  std::lock_guard lock(mutex_);
+  jobs_.push_back(std::move(job));
   changed_.notify_all();
+  return ++pushed_;
 }
 
-void CommunicationQueue::drain() {
+void CommunicationQueue::wait(int64_t job) {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return jobs_.empty() && !busy_; });
+  changed_.wait(lock, [&] { return done_ >= job; });
   if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
 }
+
+void CommunicationQueue::drain() { wait(pushed_); }
 
 void CommunicationQueue::work() {
   std::unique_lock lock(mutex_);
@@ -38,7 +38,6 @@ void CommunicationQueue::work() {
     if (jobs_.empty()) return;
     std::function<void()> job = std::move(jobs_.front());
     jobs_.pop_front();
-    busy_ = true;
     lock.unlock();
     std::exception_ptr error;
     try {
@@ -47,18 +46,20 @@ void CommunicationQueue::work() {
       error = std::current_exception();
     }
     lock.lock();
-    busy_ = false;
+    done_++;
     if (error && !error_) {
       error_ = error;
+      done_ += int64_t(jobs_.size());
       jobs_.clear();  // after a failed collective the ranks no longer agree on what comes next
     }
     changed_.notify_all();
   }
 }
 
-GradientReducer::GradientReducer(Communicator& data, Tensor gradients, std::vector<Range> groups,
-                                 int64_t bucket_bytes)
-    : data_(data),
+GradientReducer::GradientReducer(CommunicationQueue& queue, Communicator& ranks, Tensor gradients,
+                                 std::vector<Range> groups, int64_t bucket_bytes)
+    : queue_(queue),
+      ranks_(ranks),
       gradients_(gradients),
       groups_(std::move(groups)),
       bucket_(std::max<int64_t>(bucket_bytes / 4, 1)) {
@@ -76,12 +77,12 @@ void GradientReducer::begin() {
 }
 
 void GradientReducer::send(int64_t begin, int64_t end) {
-  if (begin < end) queue_.push([this, part = gradients_.slice_rows(begin, end)] { data_.all_reduce(part); });
+  if (begin < end) queue_.push([this, part = gradients_.slice_rows(begin, end)] { ranks_.all_reduce(part); });
 }
 
 void GradientReducer::ready(int group) {
   final_[size_t(group)] = 1;
-  if (data_.size() == 1) return;
+  if (ranks_.size() == 1) return;
   // The run of final, unsent groups around this one. Every rank finishes groups in the same order, so that
   // all send the same buckets in the same order.
   size_t first = size_t(group), last = size_t(group);
@@ -92,17 +93,15 @@ void GradientReducer::ready(int group) {
   send(groups_[first].begin, groups_[last].end);
 }
 
-void GradientReducer::finish() {
-  auto start = std::chrono::steady_clock::now();
-  if (data_.size() > 1)
-    for (size_t first = 0; first < groups_.size();) {
-      size_t last = first;
-      while (last < groups_.size() && !sent_[last]) last++;
-      if (last > first) send(groups_[first].begin, groups_[last - 1].end);
-      first = last + 1;
-    }
-  queue_.drain();
-  wait_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+void GradientReducer::flush() {
+  if (ranks_.size() == 1) return;
+  for (size_t first = 0; first < groups_.size();) {
+    size_t last = first;
+    while (last < groups_.size() && !sent_[last]) last++;
+    if (last > first) send(groups_[first].begin, groups_[last - 1].end);
+    first = last + 1;
+  }
+  std::fill(sent_.begin(), sent_.end(), 1);
 }
 
 }  // namespace jambalaya

@@ -1,5 +1,5 @@
-// Sums gradients over data ranks in buckets while the backward goes on: one communication thread takes
-// numbered jobs in order; the step waits for it once, at the end.
+// Communication beside the computation: one thread a rank takes numbered jobs in order, and gradients are
+// summed in buckets while the backward goes on.
 #pragma once
 #include <condition_variable>
 #include <cstdint>
@@ -14,13 +14,18 @@
 
 namespace jambalaya {
 
-/// Runs jobs one after another on a thread of its own. While jobs are pending no other thread may use MPI.
+/// Runs jobs one after another on a thread of its own, which starts with the first one. Communicators that
+/// jobs use belong to this thread; every rank pushes the same jobs in the same order.
 class CommunicationQueue {
  public:
-  CommunicationQueue();
+  CommunicationQueue() = default;
   ~CommunicationQueue();
-  void push(std::function<void()> job);
-  /// Waits until all jobs are done; rethrows the first error of one.
+  /// Returns the job's number, from 1.
+  int64_t push(std::function<void()> job);
+  /// Waits until the job of that number (and all before it) is done; 0 is none. Rethrows the first error of a
+  /// job; after one, all jobs that were pending are dropped.
+  void wait(int64_t job);
+  /// Waits for all.
   void drain();
 
  private:
@@ -28,11 +33,13 @@ class CommunicationQueue {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::function<void()>> jobs_;
-  bool busy_ = false, stop_ = false;
+  int64_t pushed_ = 0, done_ = 0;
+  bool stop_ = false;
   std::exception_ptr error_;
   std::thread thread_;
 };
 
+/// Sums flat gradients over the ranks of a group, in buckets of neighbouring groups that are final.
 class GradientReducer {
  public:
   /// Element ranges of `gradients` (flat f32) that become final together, one per group; they must tile it in
@@ -40,26 +47,26 @@ class GradientReducer {
   struct Range {
     int64_t begin = 0, end = 0;
   };
-  GradientReducer(Communicator& data, Tensor gradients, std::vector<Range> groups, int64_t bucket_bytes);
+  /// `ranks` is used by jobs of `queue` alone.
+  GradientReducer(CommunicationQueue& queue, Communicator& ranks, Tensor gradients, std::vector<Range> groups,
+                  int64_t bucket_bytes);
 
   /// Call at the start of the last micro-batch of a step.
   void begin();
   /// Group g is final. Neighbouring final groups are sent together once they fill a bucket.
   void ready(int group);
-  /// Sends what is left and waits: after it every rank holds the same sums, bit for bit.
-  void finish();
-  double wait_seconds() const { return wait_seconds_; }  ///< of the last finish(): communication not hidden
+  /// Sends what is left. When the queue has drained, every rank holds the same sums, bit for bit.
+  void flush();
 
  private:
   void send(int64_t begin, int64_t end);
 
-  Communicator& data_;
+  CommunicationQueue& queue_;
+  Communicator& ranks_;
   Tensor gradients_;
   std::vector<Range> groups_;
   int64_t bucket_;  ///< elements
   std::vector<uint8_t> final_, sent_;
-  CommunicationQueue queue_;
-  double wait_seconds_ = 0;
 };
 
 }  // namespace jambalaya

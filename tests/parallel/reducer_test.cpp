@@ -49,10 +49,12 @@ TEST_F(Reducer, buckets_of_any_size_and_any_order_give_the_same_sums) {
   for (int64_t bucket : {int64_t(4), int64_t(12000), int64_t(100000), int64_t(1) << 40})
     for (const std::vector<int>& order : orders) {
       std::vector<float> g = gradients_of(world().rank(), total());
-      GradientReducer reducer(*data, make_tensor(g.data(), {total()}), groups(), bucket);
+      CommunicationQueue queue;
+      GradientReducer reducer(queue, *data, make_tensor(g.data(), {total()}), groups(), bucket);
       reducer.begin();
       for (int group : order) reducer.ready(group);
-      reducer.finish();  // sends groups that were never called ready, too
+      reducer.flush();  // sends groups that were never called ready, too
+      queue.drain();
       EXPECT_TRUE(g == want) << "bucket " << bucket << ", first of the order "
                              << (order.empty() ? -1 : order[0]);
     }
@@ -61,13 +63,15 @@ TEST_F(Reducer, buckets_of_any_size_and_any_order_give_the_same_sums) {
 TEST_F(Reducer, serves_many_steps) {
   std::unique_ptr<Communicator> data = world().split(0, "data");
   std::vector<float> g(size_t(total()), 0.0f);
-  GradientReducer reducer(*data, make_tensor(g.data(), {total()}), groups(), 8000);
+  CommunicationQueue queue;
+  GradientReducer reducer(queue, *data, make_tensor(g.data(), {total()}), groups(), 8000);
   for (int step = 0; step < 3; step++) {
     const std::vector<float> mine = gradients_of(world().rank(), total());
     std::copy(mine.begin(), mine.end(), g.begin());
     reducer.begin();
     for (int group = 6; group >= 0; group--) reducer.ready(group);
-    reducer.finish();
+    reducer.flush();
+    queue.drain();
     EXPECT_TRUE(g == expected()) << step;
   }
 }
@@ -76,11 +80,13 @@ TEST_F(Reducer, neighbours_travel_together) {
   std::unique_ptr<Communicator> data = world().split(0, "data");
   auto calls = [&](int64_t bucket) {
     std::vector<float> g = gradients_of(world().rank(), total());
-    GradientReducer reducer(*data, make_tensor(g.data(), {total()}), groups(), bucket);
+    CommunicationQueue queue;
+    GradientReducer reducer(queue, *data, make_tensor(g.data(), {total()}), groups(), bucket);
     const int64_t before = data->calls();
     reducer.begin();
     for (int group = 6; group >= 0; group--) reducer.ready(group);
-    reducer.finish();
+    reducer.flush();
+    queue.drain();
     return data->calls() - before;
   };
   const bool alone = world().size() == 1;
@@ -90,10 +96,11 @@ TEST_F(Reducer, neighbours_travel_together) {
 }
 
 TEST_F(Reducer, groups_must_tile_the_gradients) {
+  CommunicationQueue queue;
   std::vector<float> g(10);
   const Tensor x = make_tensor(g.data(), {10});
-  EXPECT_THROW(GradientReducer(world(), x, {{0, 4}, {5, 10}}, 1), std::exception);
-  EXPECT_THROW(GradientReducer(world(), x, {{0, 4}, {4, 9}}, 1), std::exception);
+  EXPECT_THROW(GradientReducer(queue, world(), x, {{0, 4}, {5, 10}}, 1), std::exception);
+  EXPECT_THROW(GradientReducer(queue, world(), x, {{0, 4}, {4, 9}}, 1), std::exception);
 }
 
 TEST(CommunicationQueue, runs_jobs_in_order_and_waits_for_all) {
@@ -104,6 +111,23 @@ TEST(CommunicationQueue, runs_jobs_in_order_and_waits_for_all) {
   ASSERT_EQ(done.size(), 100u);
   EXPECT_TRUE(std::is_sorted(done.begin(), done.end()));
   queue.drain();  // nothing to wait for
+}
+
+TEST(CommunicationQueue, a_job_can_be_waited_for_by_its_number) {
+  CommunicationQueue queue;
+  std::atomic<bool> go{false};
+  std::atomic<int> done{0};
+  const int64_t first = queue.push([&] { done++; });
+  const int64_t second = queue.push([&] {
+    while (!go) std::this_thread::yield();
+    done++;
+  });
+  queue.wait(0);  // none
+  queue.wait(first);
+  EXPECT_EQ(done, 1);
+  go = true;
+  queue.wait(second);
+  EXPECT_EQ(done, 2);
 }
 
 TEST(CommunicationQueue, first_error_is_thrown_once_and_drops_what_was_behind) {

@@ -42,8 +42,8 @@ inline double relative_error(const std::vector<float>& got, const std::vector<fl
 inline std::vector<float> local_part(const ParameterRow& row, const PlacementRanks& ranks,
                                      const Tensor& whole) {
   std::vector<float> part;
-  for (const Piece& piece : pieces(row, ranks))
-    for (const Run& run : runs(row, piece)) {
+  for (const auto& piece : pieces(row, ranks))
+    for (const auto& run : stretches(row, piece)) {
       part.resize(std::max(part.size(), size_t(run.local + run.count)));
       std::copy_n(whole.ptr<float>() + run.global, run.count, part.begin() + run.local);
     }

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <filesystem>
 
+#include "model/gather_tensor.h"
+#include "model/parameter_sync.h"
 #include "train/files.h"
 #include "train/interop/huggingface.h"
 #include "train/interop/safetensors.h"
@@ -62,11 +64,6 @@ const SafeTensor& need(const SafeTensorsFile& file, const std::string& name) {
   return *t;
 }
 
-/// Our tensor of a row, seen as the Hugging Face tensor.
-Tensor view_of(const Tensor& row, const HfTensor& hf) {
-  return (hf.expert >= 0 ? row.at(hf.expert) : row).slice_rows(hf.begin, hf.end);
-}
-
 class Comparison {
  public:
   Comparison(Runtime& runtime, std::string folder, const ModelConfig& model, Precision precision,
@@ -76,11 +73,16 @@ class Comparison {
         model_(model),
         precision_(precision),
         tolerances_(tolerances),
-        parameters_(model, precision, true),
+        parameters_(model, precision, true, placement_of(runtime.mesh())),
+        sync_(parameters_, runtime.mesh(), int64_t(1) << 25),
         regions_(runtime.mesh()),
         jamba_(parameters_, regions_),
         names_(hf_tensors(model, parameters_.table())) {
     jamba_.recompute = recompute;
+    jamba_.on_gradients = [this](int layer) { sync_.gradients_ready(layer); };
+    // By row, so that one whole tensor at a time is at hand.
+    std::stable_sort(names_.begin(), names_.end(),
+                     [](const HfTensor& a, const HfTensor& b) { return a.row < b.row; });
     load();
   }
 
@@ -94,9 +96,11 @@ class Comparison {
   void load() {
     import_weights(folder_, parameters_);
     parameters_.refresh_compute(runtime_.context());
+    sync_.refresh();
   }
   bool bf16() const { return precision_ == Precision::bf16; }
   Communicator& ranks() { return runtime_.mesh().data(); }
+  Communicator& world() { return runtime_.mesh().world(); }
   void add(std::string what, const char* measure, double error, double tolerance) {
     result_.measured.push_back({std::move(what), measure, error, tolerance});
   }
@@ -107,11 +111,13 @@ class Comparison {
     std::fill(sums, sums + kLossSums, 0.0);
     LossScale scale{1 / rows.counted, 1, rows.tokens};
     parameters_.zero_gradients(ctx);
+    sync_.begin_backward(true);
     jamba_.train(ctx, rows.batch(), scale, make_tensor(sums, {kLossSums}));
-    ranks().all_reduce(parameters_.flat_gradient());
-    ranks().all_reduce(make_tensor(sums, {kLossSums}));
-    sums[kAux] /= ranks().size();  // each rank added the loss of the whole micro-batch
-    sums[kRouterZ] /= ranks().size();
+    sync_.finish();
+    Communicator& tokens = runtime_.mesh().tokens();
+    tokens.all_reduce(make_tensor(sums, {kLossSums}));
+    sums[kAux] /= tokens.size();  // each rank added the loss of the whole micro-batch
+    sums[kRouterZ] /= tokens.size();
     return objective(model_, sums, scale);
   }
 
@@ -156,10 +162,23 @@ class Comparison {
       add("logits", "max abs", largest, tolerances_.logits);
   }
 
+  /// Our whole tensor, of all ranks, as the Hugging Face tensor. Valid until the next call.
+  Tensor whole(const Tensor& owned, const HfTensor& hf) {
+    if (gathered_row_ != hf.row)
+      gathered_ = gather_tensor(parameters_, owned, gathered_row_ = hf.row, world());
+    const std::vector<int64_t>& shape = parameters_.table()[size_t(hf.row)].shape;
+    Tensor row = make_tensor(gathered_.data(), {int64_t(gathered_.size())});
+    row.rank = int(shape.size());
+    std::copy(shape.begin(), shape.end(), row.shape.begin());
+    row.row_stride = row.columns();
+    return (hf.expert >= 0 ? row.at(hf.expert) : row).slice_rows(hf.begin, hf.end);
+  }
+
   void compare_gradients() {
+    gathered_row_ = -1;
     SafeTensorsFile expected(folder_ + "/gradients.safetensors");
     for (const HfTensor& hf : names_) {
-      Tensor ours = view_of(parameters_.gradient(hf.row), hf);
+      Tensor ours = whole(parameters_.owned_gradient(), hf);
       std::vector<float> theirs = expected.read_f32(need(expected, hf.hf_name));
       JAMBALAYA_CHECK(int64_t(theirs.size()) == ours.numel(), hf.hf_name, ": ", theirs.size(),
                       " numbers for ", ours.describe());
@@ -192,8 +211,9 @@ class Comparison {
       std::vector<int64_t> now(ids.begin() + s * size, ids.begin() + (s + 1) * size);
       Rows rows(now, now, batches.shape[1], batches.shape[2], ranks().rank(), ranks().size());
       double sums[kLossSums];
-      double loss = step(rows, sums), norm = optimizer.gradient_norm(runtime_.context());
+      double loss = step(rows, sums), norm = optimizer.gradient_norm(runtime_.context(), world());
       optimizer.step(runtime_.context(), rates.at(size_t(s)).number, norm);
+      sync_.refresh();
       loss_error = worst(loss_error, std::abs(loss - losses.at(size_t(s)).number));
       norm_error = worst(norm_error, std::abs(norm / norms.at(size_t(s)).number - 1));
     }
@@ -204,11 +224,12 @@ class Comparison {
 
   void compare_final_norms(const Json& expected) {
     double largest = 0;
+    gathered_row_ = -1;
     for (const HfTensor& hf : names_) {
       const Json* theirs = expected.find(hf.hf_name);
       if (!theirs)
         throw Error(Exit::bad_input, cat(folder_, "/trajectory.json: final_norms has no ", hf.hf_name));
-      Tensor ours = view_of(parameters_.master(hf.row), hf);
+      Tensor ours = whole(parameters_.owned_master(), hf);
       double squares = 0;
       for (int64_t i = 0; i < ours.numel(); i++)
         squares += double(ours.ptr<float>()[i]) * double(ours.ptr<float>()[i]);
@@ -223,9 +244,12 @@ class Comparison {
   Precision precision_;
   GoldenTolerances tolerances_;
   Parameters parameters_;
+  ParameterSync sync_;
   Regions regions_;
   Jamba jamba_;
   std::vector<HfTensor> names_;
+  std::vector<float> gathered_;
+  int gathered_row_ = -1;
   GoldenResult result_;
 };
 

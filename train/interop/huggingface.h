@@ -47,7 +47,7 @@ ModelConfig read_model_config(const std::string& folder);
 void check_weights(const std::string& folder, const ModelConfig& config);
 /// Loads a folder's weights (current, legacy and fused namings, or native; f32, bf16, f16, f64) into
 /// `parameters` (masters), strictly: nothing missing, nothing left over, nothing given twice, every value
-/// finite. Error(bad_input) names the tensor. Whole parameters on one rank.
+/// finite. Error(bad_input) names the tensor. Under any layout: each rank keeps what it owns.
 void import_weights(const std::string& folder, Parameters& parameters);
 /// The same from one file, e.g. gradients under the same names.
 void import_weights_file(const std::string& path, Parameters& parameters);

@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 using Entries = std::map<std::string, SafeTensorsFolder::Entry>;
 constexpr int64_t config_limit = 16'000'000;
 
-struct Piece {
+struct FilePart {
   SafeTensorsFolder::Entry source;
   int row;
   ElementRange range;
@@ -33,8 +33,8 @@ bool is_floating(SafeType type) {
   return type == SafeType::f32 || type == SafeType::bf16 || type == SafeType::f16 || type == SafeType::f64;
 }
 
-Piece place(const TensorNames& names, const std::vector<ParameterRow>& table,
-            const SafeTensorsFolder::Entry& entry) {
+FilePart place(const TensorNames& names, const std::vector<ParameterRow>& table,
+               const SafeTensorsFolder::Entry& entry) {
   const SafeTensor& tensor = *entry.tensor;
   const auto refuse = [&](const std::string& rule) {
     throw Error(Exit::bad_input, cat(entry.file->path(), ": tensor '", printable(tensor.name), "': ", rule));
@@ -53,22 +53,22 @@ Piece place(const TensorNames& names, const std::vector<ParameterRow>& table,
 }
 
 /// Every element of the table from exactly one tensor.
-std::vector<Piece> plan(const Entries& entries, const ModelConfig& config,
-                        const std::vector<ParameterRow>& table, bool native, const std::string& source) {
+std::vector<FilePart> plan(const Entries& entries, const ModelConfig& config,
+                           const std::vector<ParameterRow>& table, bool native, const std::string& source) {
   const TensorNames names(config, table, native);
-  std::vector<Piece> pieces;
-  for (const auto& [name, entry] : entries) pieces.push_back(place(names, table, entry));
-  std::sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) {
+  std::vector<FilePart> parts;
+  for (const auto& [name, entry] : entries) parts.push_back(place(names, table, entry));
+  std::sort(parts.begin(), parts.end(), [](const FilePart& a, const FilePart& b) {
     return std::tie(a.row, a.range.first) < std::tie(b.row, b.range.first);
   });
   size_t next = 0;
   for (int row = 0; row < int(table.size()); row++) {
     int64_t filled = 0;
-    for (; next < pieces.size() && pieces[next].row == row; next++) {
-      const Piece& piece = pieces[next];
+    for (; next < parts.size() && parts[next].row == row; next++) {
+      const FilePart& piece = parts[next];
       if (piece.range.first < filled)
         throw Error(Exit::bad_input,
-                    cat(source, ": tensors '", printable(pieces[next - 1].source.tensor->name), "' and '",
+                    cat(source, ": tensors '", printable(parts[next - 1].source.tensor->name), "' and '",
                         printable(piece.source.tensor->name), "' give the same weights twice"));
       if (piece.range.first > filled) break;
       filled += piece.range.count;
@@ -77,21 +77,55 @@ std::vector<Piece> plan(const Entries& entries, const ModelConfig& config,
       throw Error(Exit::bad_input,
                   cat(source, ": tensor '", names.name_of_element(row, filled), "' is missing"));
   }
-  return pieces;
+  return parts;
 }
 
-void read_pieces(const std::vector<Piece>& pieces, Parameters& parameters) {
-  for (const Piece& piece : pieces) {
-    const Tensor master = parameters.master(piece.row);
-    JAMBALAYA_CHECK(master.numel() == parameters.table()[size_t(piece.row)].numel(),
-                    "import needs whole parameters");
-    float* out = master.ptr<float>() + piece.range.first;
-    piece.source.file->read_f32(*piece.source.tensor, 0, piece.range.count, out);
-    for (int64_t i = 0; i < piece.range.count; i++)
-      if (!std::isfinite(out[i]))
-        throw Error(Exit::bad_input,
-                    cat(piece.source.file->path(), ": tensor '", printable(piece.source.tensor->name),
-                        "': element ", i, " is ", std::isnan(out[i]) ? "NaN" : "infinite"));
+/// What this rank owns of a row: stretches of the global tensor and, as `local`, of the owned masters.
+std::vector<Stretch> owned_stretches(const Parameters& parameters, int row) {
+  const ParameterRow& r = parameters.table()[size_t(row)];
+  std::vector<Stretch> out;
+  for (const OwnedSlice& slice : parameters.owned()) {
+    if (slice.row != row) continue;
+    for (const Piece& piece : pieces(r, parameters.ranks(), slice.begin, slice.end))
+      for (const Stretch& s : stretches(r, piece))
+        out.push_back({s.global, slice.at + s.local - slice.begin, s.count});
+  }
+  return out;
+}
+
+/// Reads elements [first, first + count) of a file's tensor, all of which must be finite.
+void read_finite(const FilePart& part, int64_t first, int64_t count, float* out) {
+  part.source.file->read_f32(*part.source.tensor, first, count, out);
+  for (int64_t i = 0; i < count; i++)
+    if (!std::isfinite(out[i]))
+      throw Error(Exit::bad_input,
+                  cat(part.source.file->path(), ": tensor '", printable(part.source.tensor->name),
+                      "': element ", first + i, " is ", std::isnan(out[i]) ? "NaN" : "infinite"));
+}
+
+void read_part(const FilePart& part, const std::vector<Stretch>& owned, float* masters) {
+  std::vector<Stretch> wanted;  // `global` counts from the tensor's first element
+  for (const Stretch& s : owned) {
+    const int64_t begin = std::max(s.global, part.range.first),
+                  end = std::min(s.global + s.count, part.range.first + part.range.count);
+    if (begin < end) wanted.push_back({begin - part.range.first, s.local + begin - s.global, end - begin});
+  }
+  if (wanted.empty()) return;
+  if (wanted.size() == 1)
+    return read_finite(part, wanted[0].global, wanted[0].count, masters + wanted[0].local);
+  const int64_t first = wanted.front().global, last = wanted.back().global + wanted.back().count;
+  std::vector<float> values(size_t(last - first));  // stretches ascend
+  read_finite(part, first, last - first, values.data());
+  for (const Stretch& s : wanted) std::copy_n(values.data() + s.global - first, s.count, masters + s.local);
+}
+
+/// One tensor of the files at a time; each rank keeps what it owns.
+void read_parts(const std::vector<FilePart>& parts, Parameters& parameters) {
+  int row = -1;
+  std::vector<Stretch> owned;
+  for (const FilePart& part : parts) {
+    if (part.row != row) owned = owned_stretches(parameters, row = part.row);
+    read_part(part, owned, parameters.owned_master().ptr<float>());
   }
 }
 
@@ -134,14 +168,14 @@ void check_weights(const std::string& folder, const ModelConfig& config) {
 void import_weights(const std::string& folder, Parameters& parameters) {
   const bool native = is_native(folder);
   const SafeTensorsFolder files(folder);
-  read_pieces(plan(files.entries(), parameters.config(), parameters.table(), native, folder), parameters);
+  read_parts(plan(files.entries(), parameters.config(), parameters.table(), native, folder), parameters);
 }
 
 void import_weights_file(const std::string& path, Parameters& parameters) {
   const SafeTensorsFile file(path);
   Entries entries;
   for (const SafeTensor& tensor : file.tensors()) entries[tensor.name] = {&file, &tensor};
-  read_pieces(plan(entries, parameters.config(), parameters.table(), false, path), parameters);
+  read_parts(plan(entries, parameters.config(), parameters.table(), false, path), parameters);
 }
 
 }  // namespace jambalaya

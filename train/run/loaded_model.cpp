@@ -32,14 +32,14 @@ Layout layout_of(const std::vector<std::string>& set) {
 LoadedModel::LoadedModel(const std::string& path, const std::string& precision_name,
                          const std::string& tokenizer_path, int threads, const std::vector<std::string>& set)
     : info(resolve_checkpoint(path, &skipped_checkpoints)),
-      runtime(std::make_unique<Runtime>(layout_of(set), threads, "cpu")) {
+      runtime(std::make_unique<Runtime>(layout_of(set), info.model, threads, "cpu")) {
   if (!info.state.config_yaml.empty()) {
     Config config = parse_config(info.state.config_yaml, info.path + " (its config)");
     precision = config.train.precision;
     sequence_length = config.data.sequence_length;
   }
   if (!precision_name.empty()) precision = precision_of(precision_name);
-  if (!skipped_checkpoints.empty()) log_warning(skipped_checkpoints);
+  if (!skipped_checkpoints.empty() && runtime->lead()) log_warning(skipped_checkpoints);
   check_memory(info.model, precision, false, 1);
   parameters = std::make_unique<Parameters>(info.model, precision, false, placement_of(runtime->mesh()));
   regions = std::make_unique<Regions>(runtime->mesh());
@@ -49,7 +49,7 @@ LoadedModel::LoadedModel(const std::string& path, const std::string& precision_n
     tokenizer = Tokenizer::load(tokenizer_path);
   else if (!info.state.tokenizer_json.empty())
     tokenizer = Tokenizer::from_json(info.state.tokenizer_json, info.path + " (its tokenizer)");
-  if (!tokenizer_path.empty() && !info.state.tokenizer_json.empty() &&
+  if (runtime->lead() && !tokenizer_path.empty() && !info.state.tokenizer_json.empty() &&
       tokenizer->json() != info.state.tokenizer_json)
     log_warning(
         cat(tokenizer_path,

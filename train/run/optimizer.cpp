@@ -5,39 +5,49 @@
 
 namespace jambalaya {
 
+namespace {
+double rate_factor(const ParameterRow& row, const OptimizerSection& settings) {
+  if (row.name.ends_with(".A_log")) return settings.lr_a_log;
+  return row.name.ends_with(".D") ? settings.lr_d : 1.0;
+}
+}  // namespace
+
 Optimizer::Optimizer(Parameters& parameters, const OptimizerSection& settings)
     : parameters_(parameters), settings_(settings) {
-  const int64_t n = parameters.flat_size();
+  const int64_t n = parameters.owned_size();
   arena_ = std::make_unique<Arena>("optimizer", 8 * n + (1 << 20));
   m_ = arena_->tensor(DType::f32, {n}, "first moments");
   v_ = arena_->tensor(DType::f32, {n}, "second moments");
   grad_scale_ = arena_->tensor(DType::f32, {2}, "clip factor");
   squares_ = arena_->tensor(DType::f64, {2}, "gradient norm");
-  const auto& table = parameters.table();
-  for (size_t i = 0; i < table.size(); i++) {
-    const ParameterRow& row = table[i];
-    double factor = row.name.ends_with(".A_log") ? settings.lr_a_log
-                    : row.name.ends_with(".D")   ? settings.lr_d
-                                                 : 1.0;
-    Segment s{parameters.offset(int(i)), i + 1 < table.size() ? parameters.offset(int(i) + 1) : n,
-              row.decay ? settings.weight_decay : 0.0, factor};
-    if (!segments_.empty() && segments_.back().decay == s.decay && segments_.back().lr_factor == s.lr_factor)
-      segments_.back().end = s.end;
+  for (const OwnedSlice& slice : parameters.owned()) {
+    const ParameterRow& row = parameters.table()[size_t(slice.row)];
+    const Part& part = parameters.parts()[size_t(slice.part)];
+    const Segment s{slice.part, slice.at, slice.at + slice.end - slice.begin,
+                    row.decay ? settings.weight_decay : 0.0, rate_factor(row, settings)};
+    Segment* const last = segments_.empty() ? nullptr : &segments_.back();
+    // Over the gaps between rows, which are zero; a part with a compute copy is updated by itself.
+    const bool alike = last && last->decay == s.decay && last->lr_factor == s.lr_factor;
+    if (alike && (last->part == s.part || !(part.compute || parameters.parts()[size_t(last->part)].compute)))
+      last->end = s.end, last->part = s.part;
     else
       segments_.push_back(s);
+    const int holders = copies(row, parameters.ranks()) * shard_group(row, parameters.ranks()).replicas;
+    if (!holdings_.empty() && holdings_.back().holders == holders)
+      holdings_.back().end = s.end;
+    else
+      holdings_.push_back({s.begin, s.end, holders});
   }
 }
 
-Tensor Optimizer::like(int row, const Tensor& flat) const {
-  Tensor t = parameters_.master(row);
-  t.data = flat.address(parameters_.offset(row));
-  return t;
-}
-
-double Optimizer::gradient_norm(Context& ctx) {
+double Optimizer::gradient_norm(Context& ctx, Communicator& world) {
   double* squares = squares_.ptr<double>();
   squares[0] = squares[1] = 0;
-  ctx.ops->sum_squares(ctx, {.x = parameters_.flat_gradient(), .out = squares_});
+  for (const Holding& h : holdings_)
+    ctx.ops->sum_squares(ctx, {.x = parameters_.owned_gradient().slice_rows(h.begin, h.end),
+                               .weight = 1.0 / h.holders,
+                               .out = squares_});
+  if (world.size() > 1) world.all_reduce(squares_.slice_rows(0, 1));
   return std::sqrt(squares[0]);
 }
 
@@ -46,14 +56,16 @@ void Optimizer::step(Context& ctx, double lr, double norm) {
   scale[0] = settings_.clip > 0 ? float(std::min(1.0, settings_.clip / (norm + 1e-6))) : 1.0f;
   scale[1] = 0;
   steps_++;
-  const Tensor param = parameters_.flat_master(), grad = parameters_.flat_gradient(),
-               compute = parameters_.flat_compute();
-  for (const Segment& s : segments_)
+  const Tensor param = parameters_.owned_master(), grad = parameters_.owned_gradient();
+  for (const Segment& s : segments_) {
+    const int64_t first = parameters_.parts()[size_t(s.part)].owned;
+    Tensor compute = parameters_.owned_compute(s.part);
+    if (compute) compute = compute.slice_rows(s.begin - first, s.end - first);
     ctx.ops->adamw(ctx, {.param = param.slice_rows(s.begin, s.end),
                          .m = m_.slice_rows(s.begin, s.end),
                          .v = v_.slice_rows(s.begin, s.end),
                          .grad = grad.slice_rows(s.begin, s.end),
-                         .compute = compute ? compute.slice_rows(s.begin, s.end) : Tensor{},
+                         .compute = compute,
                          .grad_scale = grad_scale_,
                          .lr = float(lr * s.lr_factor),
                          .beta1 = float(settings_.beta1),
@@ -61,6 +73,7 @@ void Optimizer::step(Context& ctx, double lr, double norm) {
                          .eps = float(settings_.eps),
                          .decay = float(s.decay),
                          .step = steps_});
+  }
 }
 
 }  // namespace jambalaya

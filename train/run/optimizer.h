@@ -1,11 +1,12 @@
-// AdamW over the flat parameter buffers: one optimizer, one step counter, groups read from the parameter
-// table.
+// AdamW over what a rank owns of the parameters: one optimizer, one step counter, groups read from the
+// parameter table.
 #pragma once
 #include <memory>
 #include <vector>
 
 #include "kernels/ops.h"
 #include "model/parameters.h"
+#include "parallel/communicator.h"
 #include "train/config.h"
 
 namespace jambalaya {
@@ -14,31 +15,37 @@ class Optimizer {
  public:
   Optimizer(Parameters& parameters, const OptimizerSection& settings);
 
-  /// Norm of all gradients (after their reduction), fixed order; NaN when any gradient is.
-  double gradient_norm(Context& ctx);
+  /// Norm of the gradients of all ranks (after their reduction), fixed order; NaN when any gradient is.
+  double gradient_norm(Context& ctx, Communicator& world);
   /// One update at `lr` with gradients scaled so that their norm is at most settings.clip:
   /// factor = min(1, clip / (norm + 1e-6)).
   void step(Context& ctx, double lr, double norm);
 
   int64_t steps() const { return steps_; }
   void set_steps(int64_t steps) { steps_ = steps; }
-  /// Moments of a row, f32, local shape.
-  Tensor first_moment(int row) const { return like(row, m_); }
-  Tensor second_moment(int row) const { return like(row, v_); }
+  /// Flat f32 [owned_size], in the places of the owned masters.
+  Tensor first_moments() const { return m_; }
+  Tensor second_moments() const { return v_; }
 
  private:
-  /// Neighbouring rows that are updated alike.
+  /// Neighbouring owned ranges that are updated alike.
   struct Segment {
+    int part;  ///< of its last element
     int64_t begin, end;
     double decay, lr_factor;
   };
-  Tensor like(int row, const Tensor& flat) const;
+  /// A range of owned gradients of which each element counts once in the norm, though `holders` ranks own it.
+  struct Holding {
+    int64_t begin, end;
+    int holders;
+  };
 
   Parameters& parameters_;
   OptimizerSection settings_;
   std::unique_ptr<Arena> arena_;
   Tensor m_, v_, grad_scale_, squares_;
   std::vector<Segment> segments_;
+  std::vector<Holding> holdings_;
   int64_t steps_ = 0;
 };
 

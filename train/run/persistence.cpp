@@ -1,5 +1,6 @@
 #include "train/run/persistence.h"
 
+#include <algorithm>
 #include <sstream>
 
 #include "train/config.h"
@@ -8,28 +9,73 @@ namespace jambalaya {
 
 namespace {
 
-Box whole_row(const std::string& kind, const ParameterRow& row, const Tensor& local) {
-  return {kind + "/" + row.name, row.shape, std::vector<int64_t>(row.shape.size(), 0), local};
+/// Elements [begin, end) of a local row.
+struct Range {
+  int64_t begin, end;
+};
+
+/// The share of holder h among `holders` ranks that hold the same range of a row: whole rows of the matrix,
+/// at least kLeast elements, so that small tensors stay in one box. Which holder takes which share rotates
+/// with `turn`.
+Range share_of(Range range, int64_t inner, int h, int holders, int turn) {
+  constexpr int64_t kLeast = 1 << 14;
+  const int64_t unit = (kLeast + inner - 1) / std::max<int64_t>(inner, 1) * inner;
+  const int share = (h + turn) % holders;
+  const auto point = [&](int i) {
+    if (i == holders) return range.end;
+    const int64_t at = range.begin + (range.end - range.begin) * i / holders;
+    return std::max(range.begin, unit > 0 ? at / unit * unit : at);
+  };
+  return {point(share), point(share + 1)};
 }
 
-std::vector<Box> boxes_of(const Parameters& parameters, const Optimizer* optimizer, int rank, int ranks) {
+/// What this rank writes of a slice: each element is written by one of the ranks that hold it.
+Range written(const Parameters& parameters, const OwnedSlice& slice) {
+  const ParameterRow& row = parameters.table()[size_t(slice.row)];
+  const PlacementRanks& ranks = parameters.ranks();
+  const std::vector<int64_t> shape = local_shape(row, ranks);
+  int64_t n = 1;
+  for (int64_t s : shape) n *= s;
+  const int64_t inner = shape[0] ? n / shape[0] : 0;
+  // Copies on other tensor ranks may own other ranges of the row: the whole row is shared out to them.
+  const int sharers = copies(row, ranks);
+  const Range mine = share_of({0, n}, inner, ranks.tensor % sharers, sharers, slice.row);
+  const Range own{std::max(slice.begin, mine.begin), std::min(slice.end, mine.end)};
+  if (own.begin >= own.end) return {0, 0};
+  const ShardGroup& group = shard_group(row, ranks);
+  return share_of(own, inner, group.replica, group.replicas, slice.row);
+}
+
+void add_boxes(const Parameters& parameters, const OwnedSlice& slice, Range range, const std::string& kind,
+               const Tensor& owned, std::vector<Box>& boxes) {
+  const ParameterRow& row = parameters.table()[size_t(slice.row)];
+  for (const Piece& piece : pieces(row, parameters.ranks(), range.begin, range.end)) {
+    Tensor local = owned;
+    local.data = owned.address(slice.at + piece.at - slice.begin);
+    local.rank = int(piece.shape.size());
+    std::copy(piece.shape.begin(), piece.shape.end(), local.shape.begin());
+    local.row_stride = local.columns();
+    boxes.push_back({kind + "/" + row.name, row.shape, piece.offset, local});
+  }
+}
+
+/// The owned elements as boxes: all of them, or those that this rank writes.
+std::vector<Box> boxes_of(const Parameters& parameters, const Optimizer* optimizer, bool to_write) {
   std::vector<Box> boxes;
-  const auto& table = parameters.table();
-  for (size_t i = 0; i < table.size(); i++) {
-    if (ranks > 1 && int(parameters.offset(int(i)) * ranks / parameters.flat_size()) != rank) continue;
-    boxes.push_back(whole_row("param", table[i], parameters.master(int(i))));
+  for (const OwnedSlice& slice : parameters.owned()) {
+    const Range range = to_write ? written(parameters, slice) : Range{slice.begin, slice.end};
+    add_boxes(parameters, slice, range, "param", parameters.owned_master(), boxes);
     if (!optimizer) continue;
-    boxes.push_back(whole_row("adam_m", table[i], optimizer->first_moment(int(i))));
-    boxes.push_back(whole_row("adam_v", table[i], optimizer->second_moment(int(i))));
+    add_boxes(parameters, slice, range, "adam_m", optimizer->first_moments(), boxes);
+    add_boxes(parameters, slice, range, "adam_v", optimizer->second_moments(), boxes);
   }
   return boxes;
 }
 
 }  // namespace
 
-std::vector<Box> boxes_to_write(const Parameters& parameters, const Optimizer* optimizer, int rank,
-                                int ranks) {
-  return boxes_of(parameters, optimizer, rank, ranks);
+std::vector<Box> boxes_to_write(const Parameters& parameters, const Optimizer* optimizer) {
+  return boxes_of(parameters, optimizer, true);
 }
 
 void load_tensors(Context& ctx, const CheckpointInfo& info, Parameters& parameters, Optimizer* optimizer) {
@@ -37,7 +83,7 @@ void load_tensors(Context& ctx, const CheckpointInfo& info, Parameters& paramete
     throw Error(
         Exit::checkpoint,
         cat(info.path, " holds weights alone, no optimizer moments: start from it with train.init_from"));
-  std::vector<Box> boxes = boxes_of(parameters, optimizer, 0, 1);
+  std::vector<Box> boxes = boxes_of(parameters, optimizer, false);
   read_boxes(info, boxes);
   parameters.refresh_compute(ctx);
 }

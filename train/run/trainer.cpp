@@ -8,7 +8,7 @@
 #include "data/dataset.h"
 #include "data/loader.h"
 #include "model/flops.h"
-#include "parallel/reducer.h"
+#include "model/parameter_sync.h"
 #include "parallel/watchdog.h"
 #include "train/files.h"
 #include "train/run/bad_step.h"
@@ -31,20 +31,6 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-/// Gradients of one table layer become final together.
-std::vector<GradientReducer::Range> gradient_groups(const Parameters& p) {
-  std::vector<GradientReducer::Range> groups;
-  const auto& table = p.table();
-  for (size_t i = 0; i < table.size(); i++) {
-    int64_t end = i + 1 < table.size() ? p.offset(int(i) + 1) : p.flat_size();
-    if (i == 0 || table[i].layer != table[i - 1].layer)
-      groups.push_back({p.offset(int(i)), end});
-    else
-      groups.back().end = end;
-  }
-  return groups;
-}
-
 LoaderOptions loader_options(const Config& c, Mesh& mesh) {
   LoaderOptions o{.seed = c.run.seed, .sequence_length = c.data.sequence_length};
   o.rows = c.data.micro_batch * mesh.data().size();
@@ -65,14 +51,16 @@ struct Trainer::Impl {
       : runtime(r),
         config(c),
         ctx(r.context()),
-        ranks(r.mesh().data()),
-        folder(ranks, c.run.folder),
+        mesh(r.mesh()),
+        world(mesh.world()),
+        data_ranks(mesh.data().size()),
+        folder(world, c.run.folder),
         dataset(c.data.folder),
-        parameters(c.model, c.train.precision, true),
+        parameters(c.model, c.train.precision, true, placement_of(r.mesh())),
         regions(r.mesh()),
         jamba(parameters, regions),
         optimizer(parameters, c.optimizer),
-        reducer(ranks, parameters.flat_gradient(), gradient_groups(parameters), c.train.bucket_mb << 20),
+        sync(parameters, mesh, c.train.bucket_mb << 20),
         loader(dataset.train(), loader_options(c, r.mesh())),
         detector(c.train.spike_factor) {
     if (dataset.manifest().vocab_size > c.model.vocab_size)
@@ -82,15 +70,17 @@ struct Trainer::Impl {
                       " has no rows for all of them: set model.vocab_size to at least ",
                       dataset.manifest().vocab_size));
     // The config's own check cannot know how many ranks there are.
-    const int64_t rows = c.data.micro_batch * ranks.size();
+    const int64_t rows = c.data.micro_batch * data_ranks;
     if (c.data.global_batch % rows != 0)
-      throw Error(Exit::usage, cat("data.global_batch = ", c.data.global_batch, " is not a multiple of the ",
-                                   rows, " rows that ", ranks.size(), ranks.size() == 1 ? " rank" : " ranks",
-                                   " take at a time (data.micro_batch = ", c.data.micro_batch,
-                                   " each): set data.global_batch to a multiple of ", rows));
+      throw Error(Exit::usage,
+                  cat("data.global_batch = ", c.data.global_batch, " is not a multiple of the ", rows,
+                      " rows that ", data_ranks, data_ranks == 1 ? " data rank" : " data ranks",
+                      " take at a time (data.micro_batch = ", c.data.micro_batch,
+                      " each): set data.global_batch to a multiple of ", rows));
     jamba.recompute = c.train.recompute;
+    jamba.on_gradients = [this](int layer) { sync.gradients_ready(layer); };
     if (dataset.held_out().documents() > 0)
-      held_out.emplace(dataset.held_out(), c.data.sequence_length, c.data.micro_batch * ranks.size(),
+      held_out.emplace(dataset.held_out(), c.data.sequence_length, c.data.micro_batch * data_ranks,
                        c.log.evaluate_tokens);
     else
       log_warning(cat(
@@ -113,10 +103,12 @@ struct Trainer::Impl {
       CheckpointInfo info = resolve_checkpoint(config.train.init_from);
       check_same_model(info, config.model);
       load_tensors(ctx, info, parameters, nullptr);
+      sync.refresh();
       log_info(cat("starts from the weights of ", info.path));
     } else {
       parameters.initialize(config.run.seed, ctx.pool);
       parameters.refresh_compute(ctx);
+      sync.refresh();
     }
     if (runtime.lead()) {
       metrics = std::make_unique<MetricsFile>(config.run.folder + "/metrics.jsonl", state.metrics_bytes);
@@ -138,6 +130,7 @@ struct Trainer::Impl {
   void load(const CheckpointInfo& info, bool with_cursor) {
     check_same_model(info, config.model);
     load_tensors(ctx, info, parameters, &optimizer);
+    sync.refresh();
     TrainState stored = info.state;
     optimizer.set_steps(stored.optimizer_steps);
     detector.restore(stored.loss_window);
@@ -157,7 +150,7 @@ struct Trainer::Impl {
   };
 
   int64_t accumulation() const {
-    int64_t rows = config.data.micro_batch * ranks.size();
+    int64_t rows = config.data.micro_batch * data_ranks;
     return config.data.global_batch ? std::max<int64_t>(config.data.global_batch / rows, 1) : 1;
   }
 
@@ -166,7 +159,7 @@ struct Trainer::Impl {
     if (length == current_length) return;
     // Longer rows, fewer of them: the tokens of a step stay.
     int64_t rows = std::max<int64_t>(
-        config.data.micro_batch * ranks.size() * config.data.sequence_length / length, ranks.size());
+        config.data.micro_batch * data_ranks * config.data.sequence_length / length, data_ranks);
     if (current_length || length != config.data.sequence_length) loader.set_shape(length, rows);
     current_length = length;
     current_rows = rows;
@@ -189,38 +182,38 @@ struct Trainer::Impl {
     Clock::time_point start = Clock::now();
     std::vector<HostBatch> batches = fetch(totals);
     report.data_wait = seconds_since(start);
+    // Context and tensor ranks of one data rank have read the same batch.
+    const int64_t readers = world.size() / data_ranks;
     int64_t agreed[2] = {totals.counted, wants_to_stop()};
-    ranks.all_reduce(make_tensor(agreed, {2}));
-    totals.counted = agreed[0];
+    world.all_reduce(make_tensor(agreed, {2}));
+    totals.counted = agreed[0] / readers;
     if (agreed[1]) return true;  // before anything was changed; the batches are read again after a resume
 
     const LossScale scale{1.0 / double(std::max<int64_t>(totals.counted, 1)), 1.0 / double(batches.size()),
                           double(current_rows * current_length)};
     parameters.zero_gradients(ctx);
-    Tensor sums = make_tensor(totals.sums, {kLossSums});
-    jamba.on_gradients = nullptr;
     for (size_t i = 0; i < batches.size(); i++) {
-      HostBatch& b = batches[i];
-      const int64_t t = int64_t(b.ids.size());
-      documents.assign(b.lengths);
-      if (i + 1 == batches.size()) {  // gradients are final in this backward
-        reducer.begin();
-        jamba.on_gradients = [this](int layer) { reducer.ready(layer + 1); };
-      }
-      jamba.train(ctx, {make_tensor(b.ids.data(), {t}), make_tensor(b.targets.data(), {t}), documents.view()},
-                  scale, sums);
+      sync.begin_backward(i + 1 == batches.size());
+      jamba.train(ctx, local_batch(batches[i]), scale, make_tensor(totals.sums, {kLossSums}));
     }
-    reducer.finish();
-    report.reduce_wait = reducer.wait_seconds();
-    ranks.all_reduce(make_tensor(totals.sums, {kLossSums}));
-    ranks.all_reduce(make_tensor(&totals.flops, {1}));
+    sync.finish();
+    report.reduce_wait = sync.reduce_wait_seconds() + sync.take_gather_wait_seconds();
+    mesh.tokens().all_reduce(make_tensor(totals.sums, {kLossSums}));  // equal on tensor ranks
+    mesh.data().all_reduce(make_tensor(&totals.flops, {1}));
     fill_losses(totals, double(batches.size()), report);
     return false;
   }
 
+  /// What this rank computes with of its data rank's batch.
+  Batch local_batch(HostBatch& b) {
+    const int64_t t = int64_t(b.ids.size());
+    documents.assign(b.lengths);
+    return {make_tensor(b.ids.data(), {t}), make_tensor(b.targets.data(), {t}), documents.view()};
+  }
+
   void fill_losses(const Totals& totals, double micro_batches, StepReport& report) {
     // Terms of the whole micro-batch were added by every rank.
-    const double copies = micro_batches * ranks.size();
+    const double copies = micro_batches * mesh.tokens().size();
     report.loss = totals.sums[kNll] / double(std::max<int64_t>(totals.counted, 1));
     report.aux_loss = totals.sums[kAux] / copies;
     report.router_z = totals.sums[kRouterZ] / copies;
@@ -279,10 +272,11 @@ struct Trainer::Impl {
       loader.restore(before);
       return true;
     }
-    report.gradient_norm = optimizer.gradient_norm(ctx);
+    report.gradient_norm = optimizer.gradient_norm(ctx, world);
     report.bad = detector.judge(report.loss, report.gradient_norm);
     if (report.bad.empty()) {
       optimizer.step(ctx, report.lr, report.gradient_norm);
+      sync.refresh();
       skips = 0;
     } else if (handle_bad_step(report, totals.tokens)) {
       return false;
@@ -347,7 +341,7 @@ struct Trainer::Impl {
     for (const LayerTelemetry& l : layers)
       extremes.insert(extremes.end(),
                       {l.mixer_max, l.channel_max, double(l.delta_max), -double(l.delta_min)});
-    ranks.all_reduce(make_tensor(extremes.data(), {int64_t(extremes.size())}), Reduce::max);
+    mesh.tokens().all_reduce(make_tensor(extremes.data(), {int64_t(extremes.size())}), Reduce::max);
     for (size_t i = 0; i < layers.size(); i++) {
       layers[i].mixer_max = extremes[4 * i];
       layers[i].channel_max = extremes[4 * i + 1];
@@ -369,9 +363,8 @@ struct Trainer::Impl {
     state.config_yaml = to_yaml(config);
     state.tokenizer_json = dataset.tokenizer_json();
     state.metrics_bytes = runtime.lead() ? metrics->bytes() : 0;
-    ranks.broadcast(make_tensor(&state.metrics_bytes, {1}), 0);
-    std::string path = save_checkpoint(runtime.mesh().world(), folder.checkpoints(),
-                                       boxes_to_write(parameters, &optimizer, ranks.rank(), ranks.size()),
+    world.broadcast(make_tensor(&state.metrics_bytes, {1}), 0);
+    std::string path = save_checkpoint(world, folder.checkpoints(), boxes_to_write(parameters, &optimizer),
                                        state, config.model, false);
     if (runtime.lead()) {
       prune_checkpoints(folder.checkpoints(), config.checkpoint.keep_last, config.checkpoint.keep_every);
@@ -401,10 +394,10 @@ struct Trainer::Impl {
     log_info(cat("model ", notation.empty() ? "with an irregular pattern" : notation, ": ", n.total,
                  " parameters, ", n.active, " active a token, hidden ", config.model.hidden_size,
                  ", vocabulary ", config.model.vocab_size));
-    log_info(cat("ranks ", ranks.size(), " x ", runtime.threads(), " threads, ", ctx.ops->name(), ", ",
+    log_info(cat("ranks ", world.size(), " x ", runtime.threads(), " threads, ", ctx.ops->name(), ", ",
                  config.train.precision == Precision::bf16 ? "bf16 with fp32 masters" : "fp32"));
     log_info(cat("data ", dataset.train().totals().tokens, " training tokens, ",
-                 accumulation() * config.data.micro_batch * ranks.size(), " rows of ",
+                 accumulation() * config.data.micro_batch * data_ranks, " rows of ",
                  config.data.sequence_length, " tokens a step, ", config.train.steps, " steps; run folder ",
                  config.run.folder));
   }
@@ -412,14 +405,16 @@ struct Trainer::Impl {
   Runtime& runtime;
   const Config config;
   Context& ctx;
-  Communicator& ranks;
+  Mesh& mesh;
+  Communicator& world;
+  const int data_ranks;
   RunFolder folder;
   Dataset dataset;
   Parameters parameters;
   Regions regions;
   Jamba jamba;
   Optimizer optimizer;
-  GradientReducer reducer;
+  ParameterSync sync;
   Loader loader;
   BadStepDetector detector;
   std::optional<HeldOut> held_out;

@@ -1,0 +1,58 @@
+# What tests of the program under mpirun share: a folder of their own with text, tokenizer, data and a config, all
+# small. Sourced with the arguments JAMBALAYA MPIRUN.
+jambalaya=$1 mpirun=$2
+folder=$(mktemp -d "${TMPDIR:-/tmp}/jambalaya-test-XXXXXX")
+trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$folder"' EXIT
+cd "$folder"
+export HOME=${HOME:-$folder}
+export OMPI_MCA_mpi_yield_when_idle=1  # two ranks may share one core
+if [ "$(id -u)" = 0 ]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi
+
+fail() {
+  echo "FAILED: $*"
+  for log in "$folder"/*.log; do [ -s "$log" ] && echo "--- ${log##*/}" && tail -n 20 "$log"; done
+  exit 1
+}
+
+# prepare: text of made-up words, a tokenizer of 300 ids, encoded documents and a config, all small.
+prepare() {
+  awk 'BEGIN {
+    x = 1
+    for (d = 0; d < 120; d++) {
+      for (w = 0; w < 20; w++) {
+        x = (x * 16807) % 2147483647
+        word = ""
+        for (l = x % 5; l >= 0; l--) word = word substr("etaoinshrdlu", (int(x / 7 ^ l) % 12) + 1, 1)
+        printf "%s ", word
+      }
+      print "\n"
+    }
+  }' >text.txt
+  "$jambalaya" tokenizer train --vocab-size 300 --threads 1 --output tokenizer.json text.txt
+  "$jambalaya" data encode --tokenizer tokenizer.json --output data --split-on blank-lines --held-out 0.1 \
+    --threads 1 text.txt
+  cat >config.yaml <<'YAML'
+schema_version: 1
+run: {threads: 1}
+model:
+  vocab_size: 300
+  hidden_size: 16
+  intermediate_size: 24
+  num_hidden_layers: 3
+  mixer_pattern: MAM
+  channel_pattern: EDE
+  num_attention_heads: 2
+  num_key_value_heads: 1
+  num_experts: 4
+  num_experts_per_tok: 2
+  router_aux_loss_coef: 0.01
+  mamba_d_state: 4
+data: {folder: data, sequence_length: 32, micro_batch: 2}
+# The rate does not depend on how many steps a run is given. With the usual eps Adam's first step would turn the
+# last bit of a gradient that is nearly zero into a whole step.
+optimizer: {lr: 1e-3, warmup_steps: 2, schedule: constant, eps: 1e-4}
+train: {steps: 8}
+checkpoint: {every: 4, keep_last: 100}
+log: {every: 1, evaluate_every: 4, evaluate_tokens: 200}
+YAML
+}
