@@ -144,27 +144,61 @@ struct Rope {
 };
 
 /// Causal grouped-query attention inside documents, online softmax (FlashAttention, Dao et al. 2022):
-/// memory O(T). Query head h reads key head h / (H / G). The query at position p of segment s sees the key
-/// rows key_begin[s] + [0, p]. With key_begin empty keys and queries are the same stream (key_begin =
-/// offsets).
+/// memory O(T). Query head h reads key head h / (H / G). The query at position p of segment s, counted from
+/// first_position[s], sees the key rows key_begin[s] + [0, min(p + 1, key_count[s])); without key_count
+/// key_begin[s] + [0, p]. With key_begin empty keys and queries are the same stream (key_begin = offsets, p
+/// counted from 0).
+///
+/// One block of a longer stream of keys (Ring Attention, Liu et al. 2023): key_begin[s] is where segment s's
+/// document starts in the block or the block's first row, first_position[s] what lies between that row and
+/// the segment's first query, key_count[s] how many rows of the block belong to the document (0: nothing is
+/// seen). A query that sees nothing has o = 0 and lse = -inf. AttentionMerge puts the blocks' results
+/// together.
 struct AttentionForward {
   Tensor q;     ///< act [T, H*C] (rows may be strided)
-  Tensor k, v;  ///< act [T or cache rows, G*C] (rows may be strided)
+  Tensor k, v;  ///< act [T, cache rows or block rows; G*C] (rows may be strided)
   int64_t head_size = 0;
   float scale = 1;  ///< 1/sqrt(C)
   Documents docs;
   Tensor key_begin;  ///< optional i64 [S]
-  Tensor o;          ///< act [T, H*C]
+  Tensor key_count;  ///< optional i64 [S], with key_begin only
+  Tensor o;          ///< act [T, H*C], or f32 whatever q is (partial results)
   Tensor lse;        ///< optional f32 [H, T]: logsumexp of scaled scores, saved for backward
 };
-/// Only for keys and queries of one stream (no key_begin).
+/// o, lse become attention over the keys behind o, lse and those behind part, part_lse: both o weighted by
+/// their share of the softmax's sum, lse = log(exp(lse) + exp(part_lse)). A side with lse = -inf has seen no
+/// key: its o is not read, and the other side is taken to the bit; both -inf: nothing changes.
+struct AttentionMerge {
+  Tensor o;         ///< f32 [T, H*C], updated
+  Tensor lse;       ///< f32 [H, T], updated
+  Tensor part;      ///< f32 [T, H*C]
+  Tensor part_lse;  ///< f32 [H, T]
+  int64_t head_size = 0;
+};
+/// delta[h, t] = <d_out[t, h], o[t, h]>: what AttentionBackward needs of o, once for all blocks of keys.
+struct AttentionDelta {
+  Tensor d_out, o;  ///< act [T, H*C], of one dtype
+  int64_t head_size = 0;
+  Tensor delta;  ///< f32 [H, T], written
+};
+/// Segments, key_begin and key_count as in AttentionForward. For a block of keys lse and o (or delta) are
+/// those over ALL keys of the query; dq is then this block's share, and dk, dv are whole once every query
+/// that sees the block has been through. Rows of dk and dv that no query of the call sees are left as they
+/// are. Queries with lse = -inf give nothing.
 struct AttentionBackward {
-  Tensor d_out;  ///< act [T, H*C]
-  Tensor q, k, v, o, lse;
+  Tensor d_out;    ///< act [T, H*C]
+  Tensor q, k, v;  ///< act, as in the forward
+  Tensor o;        ///< act [T, H*C]; not read when delta is given
+  Tensor lse;      ///< f32 [H, T]
   int64_t head_size = 0;
   float scale = 1;
   Documents docs;
-  Tensor dq, dk, dv;  ///< act [T, H*C], [T, G*C], [T, G*C] (rows may be strided)
+  Tensor key_begin, key_count;  ///< optional, as in the forward
+  Tensor delta;                 ///< optional f32 [H, T], see AttentionDelta
+  Tensor dq, dk, dv;  ///< as q, k, v in shape (rows may be strided); act, written, or f32, += (accumulate)
+  /// Add to f32 dq, dk, dv instead of writing act. Without it the segments' key rows must follow each other
+  /// without overlap.
+  bool accumulate = false;
 };
 
 // ---- feed-forward and experts ----------------------------------------------------------------------------
@@ -312,6 +346,8 @@ class Ops {
   virtual void scan_carry_backward(Context&, const ScanCarryBackward&) = 0;
   virtual void rope(Context&, const Rope&) = 0;
   virtual void attention_forward(Context&, const AttentionForward&) = 0;
+  virtual void attention_merge(Context&, const AttentionMerge&) = 0;
+  virtual void attention_delta(Context&, const AttentionDelta&) = 0;
   virtual void attention_backward(Context&, const AttentionBackward&) = 0;
   virtual void swiglu_forward(Context&, const SwigluForward&) = 0;
   virtual void swiglu_backward(Context&, const SwigluBackward&) = 0;

@@ -1,7 +1,11 @@
 // The collectives that the framework uses, behind one interface: MPI for host memory (communicator_mpi.cpp),
 // one rank without MPI (communicator_single.cpp), NCCL for device memory. Every rank of a group calls the
-// same sequence; calls are numbered, so that a hang can name the one that is stuck.
+// same sequence; calls are numbered, so that a hang can name the one that is stuck. The public functions
+// check, count and report (parallel/watchdog.h, kernels/trace.h); the do_… functions move the data.
+//
+// A communicator is used by one thread at a time; different communicators may be used at the same time.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -13,41 +17,101 @@ namespace jambalaya {
 
 enum class Reduce : uint8_t { sum, max, min };
 
+enum class Collective : uint8_t {
+  all_reduce,
+  all_gather,
+  reduce_scatter,
+  all_to_all,
+  shift,
+  broadcast,
+  barrier,
+  split,
+  finish  ///< the end of MPI itself
+};
+constexpr size_t kCollectives = 9;
+const char* name_of(Collective kind);  ///< "all-reduce", ...
+
+struct CollectiveCount {
+  int64_t calls = 0;
+  int64_t bytes = 0;  ///< sent by this rank to others
+};
+
+/// Tensors are packed. Rows are counted in dimension 0; a part without rows takes part all the same.
 class Communicator {
  public:
   virtual ~Communicator() = default;
-  virtual int rank() const = 0;
-  virtual int size() const = 0;
+  Communicator(const Communicator&) = delete;
+  Communicator& operator=(const Communicator&) = delete;
+  int rank() const { return rank_; }
+  int size() const { return size_; }
   const std::string& name() const { return name_; }
 
-  /// In place, packed f32, f64, i32, i64 or u8 tensors. Sums are taken in rank order: the same bits every
-  /// time.
-  virtual void all_reduce(Tensor x, Reduce op = Reduce::sum) = 0;
-  /// out [size * n] <- in [n] of every rank, in rank order.
-  virtual void all_gather(Tensor in, Tensor out) = 0;
-  /// out [n] <- sum over ranks of in [size * n], this rank's part.
-  virtual void reduce_scatter(Tensor in, Tensor out) = 0;
-  /// Rows of `in` to each rank by `send_rows`, rows into `out` by `receive_rows` (counts per rank).
-  virtual void all_to_all(Tensor in, const std::vector<int64_t>& send_rows, Tensor out,
-                          const std::vector<int64_t>& receive_rows) = 0;
-  virtual void broadcast(Tensor x, int root) = 0;
-  virtual void barrier() = 0;
+  /// In place; f32, bf16, f64, i32, i64 or u8. Sums are taken in rank order: the same bits every time. bf16
+  /// travels as it is, is added in fp32 and rounded once.
+  void all_reduce(Tensor x, Reduce op = Reduce::sum);
+  /// out [size * n] <- in [n] of every rank, in rank order. `in` may lie at its place in `out`.
+  void all_gather(Tensor in, Tensor out);
+  /// The same with rows[r] rows from rank r: out [sum of rows, ...]. Also with `in` already in `out`.
+  void all_gather_rows(Tensor in, Tensor out, const std::vector<int64_t>& rows);
+  /// out [n] <- sum over ranks of in [size * n], this rank's part. `out` may lie at its place in `in`, which
+  /// is otherwise unchanged. Types and order of the sum as in all_reduce.
+  void reduce_scatter(Tensor in, Tensor out);
+  /// The same with rows[r] rows for rank r: in [sum of rows, ...].
+  void reduce_scatter_rows(Tensor in, Tensor out, const std::vector<int64_t>& rows);
+  /// Rows of `in`, in rank order, to each rank by `send_rows`; rows into `out`, in rank order, by
+  /// `receive_rows` (counts per rank).
+  void all_to_all(Tensor in, const std::vector<int64_t>& send_rows, Tensor out,
+                  const std::vector<int64_t>& receive_rows);
+  /// The rows for rank r begin at row send_starts[r]: the ranges may overlap, in any order, so that the same
+  /// rows can go to several ranks.
+  void all_to_all(Tensor in, const std::vector<int64_t>& send_starts, const std::vector<int64_t>& send_rows,
+                  Tensor out, const std::vector<int64_t>& receive_rows);
+  /// Sends `in` to rank + 1 and receives `out` from rank - 1, both cyclic. Shapes may differ from rank to
+  /// rank, but `out` has as many bytes as the left rank's `in`.
+  void shift(Tensor in, Tensor out);
+  void broadcast(Tensor x, int root);
+  void barrier();
   /// Ranks of equal colour form a group, ordered by their rank here.
-  virtual std::unique_ptr<Communicator> split(int color, const std::string& name) = 0;
+  std::unique_ptr<Communicator> split(int color, const std::string& name);
 
+  /// What this rank called and sent, by kind. Bytes are those of algorithms that send no more than needed,
+  /// for n bytes in all, of which p are this rank's part, on s ranks: all-gather p (s - 1); reduce-scatter
+  /// n - p; all-reduce n - p + p (s - 1) with p = [n r / s, n (r + 1) / s) elements, 2 n (s - 1) over all
+  /// ranks together; all-to-all what goes to other ranks; shift n; broadcast n (s - 1) from the root.
+  /// (Messages below 16 KiB may be sent whole to everyone, to wait once instead of twice.)
+  const CollectiveCount& count(Collective kind) const { return counts_[size_t(kind)]; }
   int64_t calls() const { return calls_; }  ///< number of the last collective
-  int64_t bytes() const { return bytes_; }  ///< sent by this rank, all collectives
+  int64_t bytes() const;                    ///< sent by this rank, all kinds
 
  protected:
-  explicit Communicator(std::string name) : name_(std::move(name)) {}
-  int64_t calls_ = 0, bytes_ = 0;
+  Communicator(std::string name, int rank, int size);
+
+  // Called with checked arguments on groups of more than one rank (split on any); all tensors are packed.
+  virtual void do_all_reduce(Tensor x, Reduce op) = 0;
+  virtual void do_all_gather(Tensor in, Tensor out, const std::vector<int64_t>& rows) = 0;
+  virtual void do_reduce_scatter(Tensor in, Tensor out, const std::vector<int64_t>& rows) = 0;
+  virtual void do_all_to_all(Tensor in, const std::vector<int64_t>& send_starts,
+                             const std::vector<int64_t>& send_rows, Tensor out,
+                             const std::vector<int64_t>& receive_rows) = 0;
+  virtual void do_shift(Tensor in, Tensor out) = 0;
+  virtual void do_broadcast(Tensor x, int root) = 0;
+  virtual void do_barrier() = 0;
+  virtual std::unique_ptr<Communicator> do_split(int color, const std::string& name) = 0;
 
  private:
+  class Call;  ///< one numbered collective, from begin to end
+
   std::string name_;
+  const char* label_;  ///< the name, for as long as the process lives
+  int rank_, size_;
+  int64_t calls_ = 0;
+  std::array<CollectiveCount, kCollectives> counts_{};
+  std::vector<int64_t> equal_rows_, starts_;  ///< arguments of the general forms
 };
 
-std::unique_ptr<Communicator> make_single_communicator();
+std::unique_ptr<Communicator> make_single_communicator(const std::string& name = "world");
 /// Starts MPI when this process was launched by mpirun or srun (and the build has MPI), else one rank.
+/// Throws Error(layout) when MPI cannot be used from several threads at once.
 std::unique_ptr<Communicator> make_world_communicator();
 /// Ends MPI if it was started. `code` != 0 takes the other ranks down too.
 void finish_world(int code);

@@ -1,33 +1,63 @@
-// Ranks as a grid: data x context x tensor, and the same ranks seen by the experts as expert-data x expert.
+// Ranks as a grid: data x context x tensor, and the same ranks seen by the experts as expert-data x expert x
+// expert-tensor. Coordinates, communicators of every row of the grid, and hosts (docs/parallelism.md).
 #pragma once
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "parallel/communicator.h"
+#include "parallel/layout.h"
 
 namespace jambalaya {
 
-/// Degrees of parallelism; 0 for data: what is left over.
-struct Layout {
-  int data = 0, context = 1, tensor = 1, expert = 1;
-};
-
 class Mesh {
  public:
-  /// Throws Error(layout) with the admissible ones when the degrees do not make up the world.
-  Mesh(std::unique_ptr<Communicator> world, Layout layout);
+  /// Collective over the world. Throws Error(layout) when the degrees do not make up the world; what the
+  /// model admits is for check_layout to say before.
+  Mesh(std::unique_ptr<Communicator> world, const Layout& layout);
 
   const Layout& layout() const { return layout_; }  ///< data filled in
-  Communicator& world() { return *world_; }
-  Communicator& data() { return *data_; }  ///< ranks that hold the same parameters and see other tokens
   int rank() const { return world_->rank(); }
   int size() const { return world_->size(); }
-  int data_rank() const { return data_->rank(); }
+
+  // Coordinates: rank = tp + t (cp + c dp) = etp + τ (ep + x edp).
+  int tensor_rank() const { return rank() % layout_.tensor; }
+  int context_rank() const { return rank() / layout_.tensor % layout_.context; }
+  int data_rank() const { return rank() / (layout_.tensor * layout_.context); }
+  int expert_tensor_rank() const { return rank() % layout_.expert_tensor; }
+  int expert_rank() const { return rank() / layout_.expert_tensor % layout_.expert; }
+  int expert_data_rank() const { return rank() / (layout_.expert_tensor * layout_.expert); }
+
+  // Groups for the thread that computes; ordered by the coordinate that varies.
+  Communicator& world() { return *world_; }
+  Communicator& tensor() { return *tensor_; }            ///< same data and context coordinate
+  Communicator& context() { return *context_; }          ///< same data and tensor coordinate
+  Communicator& data() { return *data_; }                ///< same context and tensor coordinate
+  Communicator& tokens() { return *tokens_; }            ///< same tensor coordinate: data x context
+  Communicator& experts() { return *experts_; }          ///< exchange of tokens: expert x expert_tensor
+  Communicator& expert_data() { return *expert_data_; }  ///< hold the same experts
+
+  // Groups for the communication thread: gradients are summed and parameters gathered over `shard` (ranks
+  // that share one copy), then summed over `replicas` (ranks that hold the same range of a copy). Shard
+  // groups are consecutive ranks of tokens() and expert_data().
+  Communicator& dense_shard() { return *dense_shard_; }
+  Communicator& dense_replicas() { return *dense_replicas_; }
+  Communicator& expert_shard() { return *expert_shard_; }
+  Communicator& expert_replicas() { return *expert_replicas_; }
+
+  const std::string& host_of(int rank) const { return hosts_[size_t(rank)]; }
+  /// What will be slow about this placement, for the user; the same on every rank.
+  const std::vector<std::string>& warnings() const { return warnings_; }
 
  private:
   std::unique_ptr<Communicator> world_;
   Layout layout_;
-  std::unique_ptr<Communicator> data_;
+  std::unique_ptr<Communicator> tensor_, context_, data_, tokens_, experts_, expert_data_;
+  std::unique_ptr<Communicator> dense_shard_, dense_replicas_, expert_shard_, expert_replicas_;
+  std::vector<std::string> hosts_, warnings_;
 };
+
+/// Placements to warn of: tensor groups that lie on several hosts, by host and rank.
+std::vector<std::string> placement_warnings(const Layout& layout, const std::vector<std::string>& hosts);
 
 }  // namespace jambalaya

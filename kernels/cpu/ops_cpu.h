@@ -1,4 +1,6 @@
 // The CPU backend's class. Its methods are defined in the rooms beside this file: gemm.cpp, vocab.cpp,
+// norm.cpp, conv.cpp, scan.cpp, attention.cpp, attention_backward.cpp, moe.cpp, pointwise.cpp, optimizer.cpp.
+// Each checks shapes, cuts the work into chunks by shape, and calls the vector kernels of this machine's
 // norm.cpp, conv.cpp, scan.cpp, scan_carry.cpp, attention.cpp, moe.cpp, pointwise.cpp, optimizer.cpp. Each
 // checks shapes, cuts the work into chunks by shape, and calls the vector kernels of this machine's
 // instruction set (simd/kernels.h).
@@ -30,6 +32,8 @@ class CpuOps final : public Ops {
   void scan_carry_backward(Context&, const ScanCarryBackward&) override;
   void rope(Context&, const Rope&) override;
   void attention_forward(Context&, const AttentionForward&) override;
+  void attention_merge(Context&, const AttentionMerge&) override;
+  void attention_delta(Context&, const AttentionDelta&) override;
   void attention_backward(Context&, const AttentionBackward&) override;
   void swiglu_forward(Context&, const SwigluForward&) override;
   void swiglu_backward(Context&, const SwigluBackward&) override;

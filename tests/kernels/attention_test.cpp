@@ -72,12 +72,22 @@ struct Call {
   float scale() const { return float(1 / std::sqrt(double(sizes.size))); }
 
   void forward(TestContext& ctx) {
-    ctx->attention_forward(
-        ctx, {q(), k(), v(), sizes.size, scale(), docs.view(), cached() ? key_begin : Tensor(), o, lse});
+    ctx->attention_forward(ctx, {q(), k(), v(), sizes.size, scale(), docs.view(),
+                                 cached() ? key_begin : Tensor(), Tensor(), o, lse});
   }
   void backward(TestContext& ctx) {
-    ctx->attention_backward(ctx, {d_out, q(), k(), v(), o, lse, sizes.size, scale(), docs.view(),
-                                  part(dqkv, 0), part(dqkv, 1), part(dqkv, 2)});
+    ctx->attention_backward(ctx, {.d_out = d_out,
+                                  .q = q(),
+                                  .k = k(),
+                                  .v = v(),
+                                  .o = o,
+                                  .lse = lse,
+                                  .head_size = sizes.size,
+                                  .scale = scale(),
+                                  .docs = docs.view(),
+                                  .dq = part(dqkv, 0),
+                                  .dk = part(dqkv, 1),
+                                  .dv = part(dqkv, 2)});
   }
 
   Case sizes;
@@ -265,8 +275,8 @@ TEST(Attention, a_document_fed_in_chunks_through_a_cache_equals_the_whole) {
       Call call(part, act);
       Tensor q = all.q().slice_rows(at, at + n), k = all.k().slice_rows(0, at + n),
              v = all.v().slice_rows(0, at + n);
-      ctx->attention_forward(ctx,
-                             {q, k, v, 32, all.scale(), call.docs.view(), call.key_begin, call.o, call.lse});
+      ctx->attention_forward(
+          ctx, {q, k, v, 32, all.scale(), call.docs.view(), call.key_begin, Tensor(), call.o, call.lse});
       Tensor want = all.o->slice_rows(at, at + n);
       EXPECT_LE(relative_l2(values(call.o), values(want)), act == DType::f32 ? 1e-6 : 4e-3) << at;
       if (n > 8) {

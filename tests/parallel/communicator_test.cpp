@@ -2,8 +2,12 @@
 // mpirun as two, three and four (tests/CMakeLists.txt).
 #include "parallel/communicator.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <cstring>
 #include <numeric>
+#include <thread>
 
 #include "kernels/philox.h"
 #include "tests/support/ranks.h"
@@ -53,7 +57,7 @@ using Types = testing::Types<float, double, int32_t, int64_t, uint8_t>;
 TYPED_TEST_SUITE(CommunicatorOf, Types);
 
 TYPED_TEST(CommunicatorOf, all_reduce_is_the_serial_sum_in_rank_order) {
-  // Around both borders of the two algorithms: 16 KiB, and parts that do not divide among the ranks.
+  // Around the border of the two algorithms, 16 KiB, and sizes that the ranks do not divide.
   const int64_t edge = (16 << 10) / int64_t(sizeof(TypeParam));
   for (int64_t n : {int64_t(0), int64_t(1), int64_t(7), edge, edge + 1, 3 * edge + 5})
     for (Reduce op : {Reduce::sum, Reduce::max, Reduce::min}) {
@@ -81,8 +85,8 @@ TYPED_TEST(CommunicatorOf, gather_and_scatter_are_in_rank_order) {
   }
 }
 
-TEST(Communicator, all_reduce_of_more_than_one_piece) {
-  const int64_t n = (1 << 24) + 1001;  // pieces of 2^24 elements
+TEST(Communicator, all_reduce_in_several_slices) {
+  const int64_t n = (1 << 24) + 1001;  // slices of 4 MiB
   std::vector<uint8_t> x(size_t(n), 0);
   for (int64_t i = 0; i < n; i++) x[size_t(i)] = uint8_t(i * (world().rank() + 1));
   world().all_reduce(make_tensor(x.data(), {n}));
@@ -113,6 +117,165 @@ TEST(Communicator, all_to_all_of_any_counts) {
                        receive);
     EXPECT_TRUE(same_bits(out, want));
   }
+}
+
+/// Rows of rank r in the tests of uneven parts: some ranks have none, and once nobody has any.
+std::vector<int64_t> uneven_rows(int64_t factor) {
+  std::vector<int64_t> rows;
+  for (int r = 0; r < world().size(); r++) rows.push_back(factor * ((r * 2 + 1) % 4 == 3 ? 0 : r + 2));
+  return rows;
+}
+
+TYPED_TEST(CommunicatorOf, uneven_rows_are_gathered_in_rank_order) {
+  const int64_t columns = 5;
+  for (int64_t factor : {int64_t(0), int64_t(1), int64_t(700)})
+    for (bool in_place : {false, true}) {
+      const std::vector<int64_t> rows = uneven_rows(factor);
+      const int64_t own = rows[size_t(world().rank())],
+                    all = std::accumulate(rows.begin(), rows.end(), int64_t(0));
+      std::vector<TypeParam> mine = contribution<TypeParam>(world().rank(), own * columns), want;
+      std::vector<TypeParam> out(size_t(all * columns), TypeParam{});
+      int64_t begin = 0;
+      for (int r = 0; r < world().size(); r++) {
+        if (r == world().rank()) begin = int64_t(want.size());
+        for (TypeParam v : contribution<TypeParam>(r, rows[size_t(r)] * columns)) want.push_back(v);
+      }
+      TypeParam* place = mine.data();
+      if (in_place) {
+        std::copy(mine.begin(), mine.end(), out.begin() + long(begin));
+        place = out.data() + begin;
+      }
+      world().all_gather_rows(make_tensor(place, {own, columns}), make_tensor(out.data(), {all, columns}),
+                              rows);
+      EXPECT_TRUE(same_bits(out, want)) << "factor " << factor << (in_place ? ", in place" : "");
+    }
+}
+
+TYPED_TEST(CommunicatorOf, uneven_rows_are_scattered_as_the_serial_sum) {
+  const int64_t columns = 3;
+  // The last factor needs several slices of the staging buffer.
+  for (int64_t factor : {int64_t(0), int64_t(1), int64_t(900), int64_t(1) << 17})
+    for (bool in_place : {false, true}) {
+      const std::vector<int64_t> rows = uneven_rows(factor);
+      const int64_t own = rows[size_t(world().rank())] * columns;
+      int64_t all = 0, begin = 0;
+      for (int r = 0; r < world().size(); r++) {
+        if (r == world().rank()) begin = all;
+        all += rows[size_t(r)] * columns;
+      }
+      std::vector<TypeParam> in = contribution<TypeParam>(world().rank(), all), out(size_t(own), TypeParam{});
+      const std::vector<TypeParam> before = in, sums = serial<TypeParam>(Reduce::sum, world().size(), all);
+      TypeParam* place = in_place ? in.data() + begin : out.data();
+      world().reduce_scatter_rows(make_tensor(in.data(), {all / columns, columns}),
+                                  make_tensor(place, {own / columns, columns}), rows);
+      EXPECT_TRUE(std::equal(place, place + own, sums.begin() + long(begin))) << "factor " << factor;
+      if (in_place) std::copy(before.begin() + long(begin), before.begin() + long(begin + own), place);
+      EXPECT_TRUE(same_bits(in, before)) << "only this rank's part may change";
+    }
+}
+
+TEST(Communicator, bf16_is_summed_in_fp32_and_rounded_once) {
+  for (int64_t n : {int64_t(9), int64_t(50001)}) {
+    std::vector<bf16> x(size_t(n), bf16{}), part(size_t(n), bf16{});
+    std::vector<uint16_t> want;
+    bool twice_differs = false;  // rounding after every addition would give other bits: the case can fail
+    for (int64_t i = 0; i < n; i++) {
+      float sum = 0;
+      bf16 rounded{};
+      for (int r = 0; r < world().size(); r++) {
+        const float v = to_float(to_bf16(element<float>(r, i)));
+        sum = r ? sum + v : v;
+        rounded = to_bf16(r ? to_float(rounded) + v : v);
+      }
+      want.push_back(to_bf16(sum).bits);
+      twice_differs |= rounded.bits != want.back();
+      x[size_t(i)] = to_bf16(element<float>(world().rank(), i));
+    }
+    EXPECT_TRUE(n == 9 || twice_differs == (world().size() > 2));
+    std::vector<bf16> in;  // every rank gets the whole sum: the same elements once for each
+    for (int r = 0; r < world().size(); r++) in.insert(in.end(), x.begin(), x.end());
+    world().reduce_scatter(make_tensor(in.data(), {n * world().size()}), make_tensor(part.data(), {n}));
+    world().all_reduce(make_tensor(x.data(), {n}));
+    for (size_t i = 0; i < want.size(); i++) {
+      ASSERT_EQ(x[i].bits, want[i]) << "all-reduce, element " << i;
+      ASSERT_EQ(part[i].bits, want[i]) << "reduce-scatter, element " << i;
+    }
+  }
+}
+
+TEST(Communicator, the_same_rows_can_go_to_several_ranks) {
+  // Everybody gets rows [1, 3) of everybody, and the last rank gets nothing at all.
+  const int ranks = world().size(), rank = world().rank(), last = ranks - 1;
+  std::vector<double> in = contribution<double>(rank, 4 * 2), want;
+  std::vector<int64_t> starts(size_t(ranks), 1), send(size_t(ranks), 2), receive(size_t(ranks), 2);
+  if (ranks > 1) send[size_t(last)] = 0;
+  if (ranks > 1 && rank == last) receive.assign(size_t(ranks), 0);
+  for (int r = 0; r < ranks; r++) {
+    const std::vector<double> theirs = contribution<double>(r, 4 * 2);
+    if (receive[size_t(r)]) want.insert(want.end(), theirs.begin() + 2, theirs.begin() + 6);
+  }
+  std::vector<double> out(want.size());
+  world().all_to_all(make_tensor(in.data(), {4, 2}), starts, send,
+                     make_tensor(out.data(), {int64_t(want.size()) / 2, 2}), receive);
+  EXPECT_TRUE(same_bits(out, want));
+}
+
+TEST(Communicator, shift_sends_to_the_right) {
+  const int ranks = world().size(), left = (world().rank() + ranks - 1) % ranks;
+  // Rank r has r rows; rank 0 sends none.
+  for (int64_t factor : {0, 1, 5000}) {
+    std::vector<float> in = contribution<float>(world().rank(), factor * world().rank()),
+                       want = contribution<float>(left, factor * left), out(want.size());
+    world().shift(make_tensor(in.data(), {int64_t(in.size())}),
+                  make_tensor(out.data(), {int64_t(out.size())}));
+    EXPECT_TRUE(same_bits(out, want));
+  }
+}
+
+/// Address space of `bytes` bytes over and over the same few pages: as large as a test wants, at no cost in
+/// memory.
+class RepeatedPages {
+ public:
+  explicit RepeatedPages(int64_t bytes) : bytes_(size_t(bytes)) {
+    const int file = memfd_create("pages", 0);
+    JAMBALAYA_CHECK(file >= 0 && ftruncate(file, kPeriod) == 0);
+    data_ = static_cast<uint8_t*>(
+        mmap(nullptr, bytes_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    for (size_t at = 0; at < bytes_; at += kPeriod)
+      JAMBALAYA_CHECK(mmap(data_ + at, std::min(kPeriod, bytes_ - at), PROT_READ | PROT_WRITE,
+                           MAP_SHARED | MAP_FIXED, file, 0) != MAP_FAILED);
+    close(file);
+  }
+  ~RepeatedPages() { munmap(data_, bytes_); }
+  uint8_t* data() { return data_; }
+  static constexpr size_t kPeriod = size_t(4) << 20;
+
+ private:
+  size_t bytes_;
+  uint8_t* data_;
+};
+
+TEST(Communicator, messages_beyond_the_range_of_int) {
+  const int ranks = world().size(), rank = world().rank();
+  if (ranks != 2) GTEST_SKIP() << "two ranks are enough: it moves gigabytes";
+  const int64_t n = (int64_t(1) << 31) + int64_t(RepeatedPages::kPeriod);  // bytes: just more than INT_MAX
+  RepeatedPages in(n), out(n);
+  const auto value = [](int r, size_t i) { return uint8_t(i * 7 + i / 256 + size_t(r) * 100); };
+  for (size_t i = 0; i < RepeatedPages::kPeriod; i++) in.data()[i] = value(rank, i);
+  world().shift(make_tensor(in.data(), {n}), make_tensor(out.data(), {n}));
+  int64_t wrong = 0;
+  for (size_t i = 0; i < RepeatedPages::kPeriod; i++) wrong += out.data()[i] != value(1 - rank, i);
+  EXPECT_EQ(wrong, 0) << "shift";
+  world().broadcast(make_tensor(out.data(), {n}), 0);
+  for (size_t i = 0; i < RepeatedPages::kPeriod; i++) wrong += out.data()[i] != value(1, i);
+  EXPECT_EQ(wrong, 0) << "broadcast";
+  // Parts of which the second begins beyond INT_MAX.
+  world().reduce_scatter_rows(make_tensor(in.data(), {n}), make_tensor(out.data(), {rank ? n - 100 : 100}),
+                              {100, n - 100});
+  for (size_t i = 0; i < 100; i++)
+    wrong += out.data()[i] !=
+             (rank ? uint8_t(value(0, i + 100) + value(1, i + 100)) : uint8_t(value(0, i) + value(1, i)));
+  EXPECT_EQ(wrong, 0) << "reduce-scatter";
 }
 
 TEST(Communicator, broadcast_from_every_root) {
@@ -160,12 +323,75 @@ TEST(Communicator, calls_are_numbered_alike_on_all_ranks) {
   EXPECT_EQ(largest, smallest);
 }
 
+TEST(Communicator, bytes_are_counted_by_the_formulas) {
+  const int64_t s = world().size(), r = world().rank(), n = 10007, width = 4;
+  std::unique_ptr<Communicator> group = world().split(0, "counted");
+  std::vector<float> x(size_t(n * s), 0), y(size_t(n * s), 0);
+  const Tensor whole = make_tensor(x.data(), {n * s}), part = make_tensor(y.data(), {n}),
+               other = make_tensor(y.data(), {n * s});
+  const auto sent = [&](Collective kind) {
+    const CollectiveCount count = group->count(kind);
+    EXPECT_EQ(count.calls, 1) << name_of(kind);
+    return count.bytes;
+  };
+  group->all_reduce(make_tensor(x.data(), {n}));
+  const int64_t own = n * (r + 1) / s - n * r / s;
+  EXPECT_EQ(sent(Collective::all_reduce), width * (n - own + own * (s - 1)));
+  int64_t total = sent(Collective::all_reduce);
+  world().all_reduce(make_tensor(&total, {1}));
+  EXPECT_EQ(total, 2 * width * n * (s - 1));
+  group->all_gather(part, whole);
+  EXPECT_EQ(sent(Collective::all_gather), width * n * (s - 1));
+  group->reduce_scatter(whole, part);
+  EXPECT_EQ(sent(Collective::reduce_scatter), width * n * (s - 1));
+  const std::vector<int64_t> each(size_t(s), n);
+  group->all_to_all(whole, each, other, each);
+  EXPECT_EQ(sent(Collective::all_to_all), width * n * (s - 1));
+  group->shift(part, make_tensor(x.data(), {n}));
+  EXPECT_EQ(sent(Collective::shift), s > 1 ? width * n : 0);
+  group->broadcast(part, 0);
+  EXPECT_EQ(sent(Collective::broadcast), r == 0 ? width * n * (s - 1) : 0);
+  group->barrier();
+  EXPECT_EQ(sent(Collective::barrier), 0);
+  EXPECT_EQ(group->calls(), 7);
+  int64_t sum = 0;
+  for (size_t kind = 0; kind < kCollectives; kind++) sum += group->count(Collective(kind)).bytes;
+  EXPECT_EQ(group->bytes(), sum);
+}
+
+TEST(Communicator, two_threads_use_two_groups_at_the_same_time) {
+  std::unique_ptr<Communicator> one = world().split(0, "one"), two = world().split(0, "two");
+  const int64_t n = 30000;
+  const std::vector<float> want = serial<float>(Reduce::sum, world().size(), n);
+  const auto work = [&](Communicator& group, int64_t& wrong) {
+    for (int i = 0; i < 30; i++) {
+      std::vector<float> x = contribution<float>(world().rank(), n);
+      group.all_reduce(make_tensor(x.data(), {n}));
+      wrong += !same_bits(x, want);
+    }
+  };
+  int64_t wrong_there = 0, wrong_here = 0;
+  std::thread other([&] { work(*one, wrong_there); });
+  work(*two, wrong_here);
+  other.join();
+  EXPECT_EQ(wrong_there + wrong_here, 0);
+}
+
 TEST(Communicator, shapes_that_do_not_fit_are_refused_before_anything_is_sent) {
   std::vector<float> a(8), b(size_t(8 * world().size() + 1));
   EXPECT_THROW(world().all_gather(make_tensor(a.data(), {8}), make_tensor(b.data(), {int64_t(b.size())})),
                std::exception);
   EXPECT_THROW(world().reduce_scatter(make_tensor(b.data(), {int64_t(b.size())}), make_tensor(a.data(), {8})),
                std::exception);
+  const std::vector<int64_t> eight(size_t(world().size()), 8), nine(size_t(world().size()), 9);
+  const Tensor all = make_tensor(b.data(), {8 * world().size()});
+  EXPECT_THROW(world().all_gather_rows(make_tensor(a.data(), {8}), all, nine), std::exception);
+  EXPECT_THROW(world().reduce_scatter_rows(all, make_tensor(a.data(), {8}), nine), std::exception);
+  EXPECT_THROW(world().all_to_all(all, nine, all, eight), std::exception);
+  EXPECT_THROW(world().all_to_all(make_tensor(a.data(), {8}), nine, eight, all, eight), std::exception);
+  EXPECT_THROW(world().broadcast(all, world().size()), std::exception);
+  uint16_t bits = 0;
+  EXPECT_THROW(world().all_reduce(make_tensor(&bits, {1})), std::exception);
   int64_t still_together = 1;
   world().all_reduce(make_tensor(&still_together, {1}));
   EXPECT_EQ(still_together, world().size());

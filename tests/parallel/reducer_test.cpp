@@ -123,25 +123,6 @@ TEST(CommunicationQueue, first_error_is_thrown_once_and_drops_what_was_behind) {
   EXPECT_EQ(later, 1);
 }
 
-TEST(Mesh, refuses_layouts_that_do_not_fit_the_ranks) {
-  const int ranks = world().size();
-  auto make = [](Layout layout) {
-    Mesh mesh(world().split(0, "mesh"), layout);
-    return mesh.data().size();
-  };
-  EXPECT_EQ(make({}), ranks);
-  EXPECT_EQ(make({.data = ranks}), ranks);
-  for (Layout layout : {Layout{.data = ranks + 1}, Layout{.tensor = 2}, Layout{.context = 2},
-                        Layout{.data = ranks, .expert = 2}})
-    try {
-      make(layout);
-      ADD_FAILURE() << "an impossible layout was taken";
-    } catch (const Error& e) {
-      EXPECT_EQ(e.exit(), Exit::layout);
-      EXPECT_NE(std::string(e.what()).find(cat("data=", ranks)), std::string::npos) << e.what();
-    }
-}
-
 }  // namespace
 }  // namespace jambalaya
 

@@ -60,6 +60,12 @@ class RecordingOps final : public Ops {
   void attention_forward(Context& c, const AttentionForward& a) override {
     note("attention", a.q), ops_.attention_forward(c, a);
   }
+  void attention_merge(Context& c, const AttentionMerge& a) override {
+    note("attention merge", a.o), ops_.attention_merge(c, a);
+  }
+  void attention_delta(Context& c, const AttentionDelta& a) override {
+    note("attention delta", a.o), ops_.attention_delta(c, a);
+  }
   void attention_backward(Context& c, const AttentionBackward& a) override {
     note("attention'", a.q), ops_.attention_backward(c, a);
   }

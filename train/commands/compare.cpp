@@ -61,7 +61,7 @@ int run_compare(const CompareOptions& o) {
   GoldenTolerances tolerances = GoldenTolerances::of(precision);
   if (o.tolerance > 0)
     tolerances = {o.tolerance, o.tolerance, o.tolerance, o.tolerance, o.tolerance, o.tolerance, o.tolerance};
-  Runtime runtime(config.parallel, o.threads ? o.threads : config.run.threads, config.run.device);
+  Runtime runtime(config.parallel, config.model, o.threads ? o.threads : config.run.threads, config.run.device);
   GoldenResult result =
       compare_golden(runtime, o.folder, config.model, precision, config.train.recompute, tolerances);
   if (runtime.lead()) {

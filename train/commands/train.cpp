@@ -18,7 +18,7 @@ int run_train(const TrainOptions& o) {
   if (log_settings().level == LogLevel::info)
     log_settings().level = log_level_of(config.log.level);  // -q and -v win
   watch_signals();
-  Runtime runtime(config.parallel, config.run.threads, config.run.device);
+  Runtime runtime(config.parallel, config.model, config.run.threads, config.run.device);
   check_memory(config.model, config.train.precision, true, local_size());
   Exit exit = Trainer(runtime, config, o.resume).run();
   return int(exit);

@@ -163,7 +163,25 @@ void add_parallel_options(std::vector<Option>& t) {
       "Ranks that share each matrix."));
   t.push_back(integer(
       "parallel.expert", [](auto& c) -> auto& { return c.parallel.expert; }, 1, kRanks,
-      "Ranks that share the experts of a layer."));
+      "Ranks that share the experts of a layer; taken from all ranks, whatever the other degrees."));
+  t.push_back(integer(
+      "parallel.expert_tensor", [](auto& c) -> auto& { return c.parallel.expert_tensor; }, 1, kRanks,
+      "Ranks that share the matrices of one expert."));
+  t.push_back(choice(
+      "parallel.sharding", [](auto& c) -> auto& { return c.parallel.sharding; },
+      {"none", "optimizer", "full"},
+      "What ranks that see other tokens share out: nothing, the optimizer's state (ZeRO-1), or parameters "
+      "and gradients too (FSDP)."));
+  t.push_back(integer(
+      "parallel.shard", [](auto& c) -> auto& { return c.parallel.shard; }, 0, kRanks,
+      "Ranks that share one copy under parallel.sharding; 0: all of data x context."));
+  t.push_back(boolean(
+      "parallel.sequence", [](auto& c) -> auto& { return c.parallel.sequence; },
+      "Tensor ranks share the tokens between the matrices (norms, residual stream) instead of copying "
+      "them."));
+  t.push_back(real(
+      "parallel.deadline_s", [](auto& c) -> auto& { return c.parallel.deadline_s; }, 0, kReal, false,
+      "Seconds after which a collective that still waits ends the job with exit code 7; 0: never."));
 }
 
 void add_output_options(std::vector<Option>& t) {
@@ -214,7 +232,7 @@ const std::vector<SectionDoc>& config_sections() {
       {"data", "What the model reads, and how much of it at a time."},
       {"optimizer", "AdamW and its learning rate."},
       {"train", "How long, how precisely, and what to do when a step goes wrong."},
-      {"parallel", "Degrees of parallelism; their product (expert aside) is the number of ranks."},
+      {"parallel", "Degrees of parallelism; data x context x tensor is the number of ranks."},
       {"checkpoint", "How often the run is saved and what is kept."},
       {"log", "What is shown and evaluated on the way."},
   };

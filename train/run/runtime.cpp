@@ -6,6 +6,10 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "model/layout_limits.h"
+#include "parallel/watchdog.h"
+#include "train/run/log.h"
+
 namespace jambalaya {
 
 namespace {
@@ -33,8 +37,12 @@ void keep_to_share(int threads, int rank, int ranks) {
   sched_setaffinity(0, sizeof set, &set);  // a refusal (cgroup, cpuset) leaves what was there
 }
 
-std::unique_ptr<Mesh> make_mesh(const Layout& layout) {
-  return std::make_unique<Mesh>(make_world_communicator(), layout);
+/// The watchdog comes first: a rank that never arrives must not keep the others waiting for it here.
+std::unique_ptr<Mesh> make_mesh(const Layout& layout, const ModelConfig& model) {
+  std::unique_ptr<Communicator> world = make_world_communicator();
+  Watchdog::instance().start(*world, layout.deadline_s);
+  const Layout checked = check_layout(world->size(), layout, layout_limits(model));
+  return std::make_unique<Mesh>(std::move(world), checked);
 }
 
 constexpr int64_t kScratch = int64_t(1) << 40;  // address space: pages come when used
@@ -57,11 +65,13 @@ Runtime::Runtime(std::unique_ptr<Mesh> mesh, int threads, int rank, int ranks)
   context_ = {.ops = &cpu_ops(), .device = Device::cpu, .pool = pool_.get(), .scratch = &scratch_};
 }
 
-Runtime::Runtime(const Layout& layout, int threads, const std::string& device)
-    : Runtime(make_mesh(layout), threads, local_rank(), local_size()) {
+Runtime::Runtime(const Layout& layout, const ModelConfig& model, int threads, const std::string& device)
+    : Runtime(make_mesh(layout, model), threads, local_rank(), local_size()) {
   if (device != "cpu" && device != "auto")
     throw Error(Exit::usage,
                 cat("run.device = ", device, ": this build has the CPU backend; use cpu or auto"));
+  if (lead())
+    for (const std::string& warning : mesh_->warnings()) log_warning(warning);
 }
 
 std::unique_ptr<Runtime> Runtime::single(int threads) {

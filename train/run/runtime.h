@@ -11,8 +11,9 @@ namespace jambalaya {
 
 class Runtime {
  public:
-  /// Starts MPI when launched by it. threads = 0: the machine's cores shared among its ranks.
-  Runtime(const Layout& layout, int threads, const std::string& device);
+  /// Starts MPI when launched by it, and the watchdog over its ranks. threads = 0: the machine's cores shared
+  /// among its ranks. Throws Error(layout) when ranks or model do not admit the layout.
+  Runtime(const Layout& layout, const ModelConfig& model, int threads, const std::string& device);
   /// One rank, no MPI: commands that work on one file.
   static std::unique_ptr<Runtime> single(int threads);
 

@@ -9,6 +9,7 @@
 #include "data/loader.h"
 #include "model/flops.h"
 #include "parallel/reducer.h"
+#include "parallel/watchdog.h"
 #include "train/files.h"
 #include "train/run/bad_step.h"
 #include "train/run/curves.h"
@@ -95,6 +96,7 @@ struct Trainer::Impl {
       log_warning(cat(
           c.data.folder,
           " has no held-out documents: bits per byte will not be measured (encode with --held-out 0.01)"));
+    Watchdog::instance().set_folder(r.mesh().world(), c.run.folder);
     begin(resume);
   }
 
@@ -263,6 +265,7 @@ struct Trainer::Impl {
   bool step() {
     StepReport report;
     report.step = state.step + 1;
+    Watchdog::instance().set_step(report.step);
     report.steps = config.train.steps;
     report.lr = learning_rate(config.optimizer, state.step, config.train.steps);
     const bool report_now =

@@ -21,14 +21,15 @@ inline constexpr int64_t kKeyTile = 64;            ///< keys that a block of que
 }
 
 struct AttentionBlock {
-  const void *q, *k, *v;  ///< q at the block's first token and head; k, v at the document's first key row
+  const void *q, *k, *v;  ///< q at the block's first token and head; k, v at the segment's key 0
   int64_t q_stride, k_stride, v_stride;
   int64_t tokens, heads, head_size;
-  int64_t first_position;  ///< token i sees the keys [0, first_position + i]
-  int64_t key_begin,
-      key_end;  ///< of these, the range that this call looks at; key_begin is a multiple of kKeyTile
+  int64_t first_position;      ///< token i sees the keys [0, first_position + i]
+  int64_t key_begin, key_end;  ///< of these, the range that this call looks at (empty: o = 0, lse = -inf);
+                               ///< key_begin is a multiple of kKeyTile
   float scale;
-  void* o;  ///< at the block's first token and head
+  void* o;     ///< at the block's first token and head
+  bool o_f32;  ///< o is f32 whatever q is
   int64_t o_stride;
   float* lse;          ///< optional, at the block's first token and head
   int64_t lse_stride;  ///< from head to head
@@ -47,44 +48,59 @@ struct AttentionCombine {
   int64_t lse_stride;
 };
 
-/// What the backward needs of each query row beside q and dO: lse / ln 2 and <dO, O>, both [T, H].
-struct AttentionRowStats {
+/// Merges tokens of two attentions over different keys; f32, see AttentionMerge.
+struct AttentionMergeRows {
+  float* o;  ///< at the first token
+  const float* part;
+  int64_t o_stride, part_stride;
+  float* lse;  ///< at the first token
+  const float* part_lse;
+  int64_t lse_stride, part_lse_stride;  ///< from head to head
+  int64_t tokens, heads, head_size;
+};
+
+/// <dO, O> per token and head.
+struct AttentionDeltaRows {
   const void *d_out, *o;  ///< at the first token
   int64_t d_out_stride, o_stride;
-  const float* lse;  ///< at the first token
-  int64_t lse_stride;
   int64_t tokens, heads, head_size;
-  float *lse2, *delta;  ///< [tokens, heads]
+  float* delta;
+  int64_t token_stride, head_stride;  ///< of delta
 };
 
 /// Gradients of one block of keys over all the queries that see it.
 struct AttentionKeyBlock {
-  const void *q, *k, *v,
-      *d_out;  ///< at the segment's first token; q and d_out at the key head's first query head
+  const void *q, *d_out;  ///< at the segment's first token and the key head's first query head
+  const void *k, *v;      ///< at the segment's key 0
   int64_t q_stride, k_stride, v_stride, d_out_stride;
-  const float *lse2, *delta;  ///< [T, H], at the segment's first token and the first query head
+  const float *lse2, *delta;  ///< [T, H]: lse / ln 2 (+inf: gives nothing) and <dO, O>, at the segment's
+                              ///< first token and the first query head
   int64_t stats_stride;
   int64_t tokens;            ///< of the segment
   int64_t heads, head_size;  ///< all query heads of the key head
+  int64_t first_position;    ///< token i sees the keys [0, first_position + i]
   int64_t key_begin, key_end;
   float scale;
-  void *dk, *dv;  ///< at the segment's first token
+  void *dk, *dv;  ///< at key_begin
   int64_t dk_stride, dv_stride;
+  bool accumulate;  ///< add to f32 instead of writing activations
   float* scratch;
 };
 
 /// Gradient of one block of queries.
 struct AttentionQueryBlock {
   const void *q, *d_out;  ///< at the block's first token and head
-  const void *k, *v;      ///< at the segment's first token
+  const void *k, *v;      ///< at the segment's key 0
   int64_t q_stride, k_stride, v_stride, d_out_stride;
   const float *lse2, *delta;  ///< at the block's first token and head
   int64_t stats_stride;
   int64_t tokens, heads, head_size;
-  int64_t first_position;
+  int64_t first_position;  ///< token i sees the keys [0, first_position + i] below key_end
+  int64_t key_end;         ///< most keys that a token of the block sees
   float scale;
   void* dq;
   int64_t dq_stride;
+  bool accumulate;  ///< add to f32 instead of writing activations
   float* scratch;
 };
 
@@ -101,8 +117,9 @@ struct AttentionKernels {
   void (*forward_bf16)(const AttentionBlock&);
   void (*combine_f32)(const AttentionCombine&);
   void (*combine_bf16)(const AttentionCombine&);
-  void (*row_stats_f32)(const AttentionRowStats&);
-  void (*row_stats_bf16)(const AttentionRowStats&);
+  void (*merge)(const AttentionMergeRows&);
+  void (*delta_f32)(const AttentionDeltaRows&);
+  void (*delta_bf16)(const AttentionDeltaRows&);
   void (*backward_keys_f32)(const AttentionKeyBlock&);
   void (*backward_keys_bf16)(const AttentionKeyBlock&);
   void (*backward_queries_f32)(const AttentionQueryBlock&);

@@ -7,8 +7,8 @@
 namespace jambalaya::JAMBALAYA_NS {
 
 // Defined in attention_backward.simd.cpp.
-void attention_row_stats_f32(const AttentionRowStats&);
-void attention_row_stats_bf16(const AttentionRowStats&);
+void attention_delta_f32(const AttentionDeltaRows&);
+void attention_delta_bf16(const AttentionDeltaRows&);
 void attention_backward_keys_f32(const AttentionKeyBlock&);
 void attention_backward_keys_bf16(const AttentionKeyBlock&);
 void attention_backward_queries_f32(const AttentionQueryBlock&);
@@ -129,15 +129,32 @@ void finish(const AttentionBlock& block, const State<E>& state) {
       store_row(to + 2, o, set1(1), size);
       continue;
     }
-    store_row(static_cast<Act*>(block.o) + token * block.o_stride + head * size, o, set1(1 / total), size);
+    const int64_t at = token * block.o_stride + head * size;
+    if (block.o_f32)
+      store_row(static_cast<float*>(block.o) + at, o, set1(1 / total), size);
+    else
+      store_row(static_cast<Act*>(block.o) + at, o, set1(1 / total), size);
     if (block.lse)
       store(block.lse + head * block.lse_stride + token, log_sum_exp(state.largest + i, set1(total), 1), 1);
+  }
+}
+
+/// No key in sight.
+template <class O>
+void finish_unseen(const AttentionBlock& block) {
+  for (int64_t i = 0; i < block.tokens * block.heads; i++) {
+    int64_t token = i / block.heads, head = i % block.heads;
+    O* o = static_cast<O*>(block.o) + token * block.o_stride + head * block.head_size;
+    for (int64_t c = 0; c < block.head_size; c += kLanes) store(o + c, zero(), block.head_size - c);
+    if (block.lse) block.lse[head * block.lse_stride + token] = -__builtin_inff();
   }
 }
 
 template <class Act>
 void forward(const AttentionBlock& block) {
   using E = Operand<Act>;
+  if (block.key_begin >= block.key_end)
+    return block.o_f32 ? finish_unseen<float>(block) : finish_unseen<Act>(block);
   const int64_t rows = block.tokens * block.heads;
   State<E> state(block.scratch, rows, block.head_size);
   Rows<Act> q{static_cast<const Act*>(block.q), block.q_stride, block.heads, block.head_size};
@@ -176,6 +193,44 @@ void combine(const AttentionCombine& c) {
   }
 }
 
+/// Both sides' shares of one token's row of a head.
+void merge_row(float* o, const float* part, float o_share, float part_share, int64_t n) {
+  for (int64_t c = 0; c < n; c += kLanes) {
+    Vec x = load(o + c, n - c) * set1(o_share);
+    store(o + c, fma(load(part + c, n - c), set1(part_share), x), n - c);
+  }
+}
+
+void merge(const AttentionMergeRows& m) {
+  const int64_t size = m.head_size;
+  const float unseen = -__builtin_inff();
+  for (int64_t h = 0; h < m.heads; h++)
+    for (int64_t t = 0; t < m.tokens; t += kLanes) {
+      const int64_t n = min_i(kLanes, m.tokens - t);
+      float *lse = m.lse + h * m.lse_stride + t, before[kLanes], after[kLanes], o_share[kLanes],
+            share[kLanes];
+      const float* part_lse = m.part_lse + h * m.part_lse_stride + t;
+      Vec a = load(lse, n), b = load(part_lse, n), top = max(a, b);
+      store(before, a);
+      Vec x = exp(a - top), y = exp(b - top), total = x + y;
+      store(o_share, x / total);
+      store(share, y / total);
+      store(after, select(is_nan(total), total, top + log(total)));
+      for (int64_t i = 0; i < n; i++) {
+        if (part_lse[i] == unseen) continue;
+        float* o = m.o + (t + i) * m.o_stride + h * size;
+        const float* part = m.part + (t + i) * m.part_stride + h * size;
+        if (before[i] == unseen) {
+          store_row(o, part, set1(1), size);
+          lse[i] = part_lse[i];
+        } else {
+          merge_row(o, part, o_share[i], share[i], size);
+          lse[i] = after[i];
+        }
+      }
+    }
+}
+
 template <class Act>
 void rope(const RopeRow& row) {
   const int64_t half = row.head_size / 2;
@@ -198,8 +253,9 @@ const AttentionKernels attention_kernels{
     .forward_bf16 = forward<bf16>,
     .combine_f32 = combine<float>,
     .combine_bf16 = combine<bf16>,
-    .row_stats_f32 = attention_row_stats_f32,
-    .row_stats_bf16 = attention_row_stats_bf16,
+    .merge = merge,
+    .delta_f32 = attention_delta_f32,
+    .delta_bf16 = attention_delta_bf16,
     .backward_keys_f32 = attention_backward_keys_f32,
     .backward_keys_bf16 = attention_backward_keys_bf16,
     .backward_queries_f32 = attention_backward_queries_f32,

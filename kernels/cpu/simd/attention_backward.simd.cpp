@@ -11,7 +11,7 @@ namespace {
 constexpr float kLog2E = 1.44269504f;
 
 template <class Act>
-void row_stats(const AttentionRowStats& s) {
+void delta(const AttentionDeltaRows& s) {
   for (int64_t t = 0; t < s.tokens; t++)
     for (int64_t h = 0; h < s.heads; h++) {
       const Act* g = static_cast<const Act*>(s.d_out) + t * s.d_out_stride + h * s.head_size;
@@ -19,18 +19,31 @@ void row_stats(const AttentionRowStats& s) {
       Vec x = zero();
       for (int64_t c = 0; c < s.head_size; c += kLanes)
         x = fma(load(g + c, s.head_size - c), load(o + c, s.head_size - c), x);
-      s.delta[t * s.heads + h] = sum(x);
-      s.lse2[t * s.heads + h] = s.lse[h * s.lse_stride + t] * kLog2E;
+      s.delta[t * s.token_stride + h * s.head_stride] = sum(x);
     }
 }
 
+/// Where rows of sums go: row i is token i / heads, head i % heads; activations, or f32 that is added to.
+struct Target {
+  void* data;
+  int64_t stride, heads;
+  bool accumulate;
+};
+
 template <class Act>
-void store_rows(void* to, int64_t stride, int64_t heads, const float* from, int64_t from_stride, int64_t rows,
-                int64_t n, float factor) {
+void store_rows(const Target& to, const float* from, int64_t from_stride, int64_t rows, int64_t n,
+                float factor) {
   for (int64_t i = 0; i < rows; i++) {
-    Act* row = static_cast<Act*>(to) + i / heads * stride + i % heads * n;
-    for (int64_t c = 0; c < n; c += kLanes)
-      store(row + c, load(from + i * from_stride + c, n - c) * set1(factor), n - c);
+    const int64_t at = i / to.heads * to.stride + i % to.heads * n;
+    for (int64_t c = 0; c < n; c += kLanes) {
+      Vec x = load(from + i * from_stride + c, n - c) * set1(factor);
+      if (to.accumulate) {
+        float* sum = static_cast<float*>(to.data) + at + c;
+        store(sum, load(sum, n - c) + x, n - c);
+      } else {
+        store(static_cast<Act*>(to.data) + at + c, x, n - c);
+      }
+    }
   }
 }
 
@@ -101,7 +114,7 @@ void meet_queries(const AttentionKeyBlock& b, const Keys<Operand<Act>>& s, int64
     int64_t stat = (token + i / heads) * b.stats_stride + head + i % heads;
     s.lse2[i] = i < rows ? b.lse2[stat] : __builtin_inff();  // so that P is 0 in columns of no query
     s.delta[i] = i < rows ? b.delta[stat] : 0;
-    s.position[i] = float(token + i / heads - b.key_begin);
+    s.position[i] = float(b.first_position + token + i / heads - b.key_begin);
   }
   Rows<Act> q{static_cast<const Act*>(b.q) + token * b.q_stride + head * size, b.q_stride, heads, size};
   Rows<Act> g{static_cast<const Act*>(b.d_out) + token * b.d_out_stride + head * size, b.d_out_stride, heads,
@@ -113,7 +126,7 @@ void meet_queries(const AttentionKeyBlock& b, const Keys<Operand<Act>>& s, int64
   const int64_t a_stride = s.width / UnitOf<E>::elements, k = units<E>(size);
   product<E, Into::write>(s.k, a_stride, s.q_t, k, s.p, kQueryRowsBackward, keys, vectors(rows));
   product<E, Into::write>(s.v, a_stride, s.g_t, k, s.ds, kQueryRowsBackward, keys, vectors(rows));
-  gradient_of_scores(s, keys, rows, b.scale * kLog2E, token < b.key_end - 1);
+  gradient_of_scores(s, keys, rows, b.scale * kLog2E, b.first_position + token < b.key_end - 1);
   product<E, Into::add>(s.p, kQueryRowsBackward, s.g, units<E>(rows), s.dv, s.width, keys, vectors(size));
   product<E, Into::add>(s.ds, kQueryRowsBackward, s.q, units<E>(rows), s.dk, s.width, keys, vectors(size));
 }
@@ -128,13 +141,11 @@ void backward_keys(const AttentionKeyBlock& b) {
   pack_rows(v, keys, s.v, s.width);
   for (int64_t head = 0; head < b.heads; head += kHeadsTogether) {
     int64_t heads = min_i(kHeadsTogether, b.heads - head), step = kQueryRowsBackward / heads;
-    for (int64_t token = b.key_begin; token < b.tokens; token += step)
+    for (int64_t token = max_i(0, b.key_begin - b.first_position); token < b.tokens; token += step)
       meet_queries<Act>(b, s, token, min_i(step, b.tokens - token), head, heads);
   }
-  store_rows<Act>(static_cast<Act*>(b.dk) + b.key_begin * b.dk_stride, b.dk_stride, 1, s.dk, s.width, keys,
-                  b.head_size, b.scale);
-  store_rows<Act>(static_cast<Act*>(b.dv) + b.key_begin * b.dv_stride, b.dv_stride, 1, s.dv, s.width, keys,
-                  b.head_size, 1);
+  store_rows<Act>({b.dk, b.dk_stride, 1, b.accumulate}, s.dk, s.width, keys, b.head_size, b.scale);
+  store_rows<Act>({b.dv, b.dv_stride, 1, b.accumulate}, s.dv, s.width, keys, b.head_size, 1);
 }
 
 // ---- dQ ------------------------------------------------------------------------------------------------
@@ -191,23 +202,24 @@ void meet_keys(const AttentionQueryBlock& b, const Queries<Operand<Act>>& x, int
 
 template <class Act>
 void backward_queries(const AttentionQueryBlock& b) {
-  const int64_t rows = b.tokens * b.heads, key_end = b.first_position + b.tokens;
+  if (b.accumulate && b.key_end <= 0) return;
+  const int64_t rows = b.tokens * b.heads;
   Queries<Operand<Act>> x(b.scratch, rows, b.head_size);
   Rows<Act> q{static_cast<const Act*>(b.q), b.q_stride, b.heads, b.head_size};
   Rows<Act> g{static_cast<const Act*>(b.d_out), b.d_out_stride, b.heads, b.head_size};
   pack_rows(q, rows, x.q, x.width);
   pack_rows(g, rows, x.g, x.width);
-  for (int64_t key = 0; key < key_end; key += kKeyTile) {
+  for (int64_t key = 0; key < b.key_end; key += kKeyTile) {
     int64_t first_token = max_i(0, key - b.first_position);
-    meet_keys<Act>(b, x, key, min_i(kKeyTile, key_end - key), first_token * b.heads);
+    meet_keys<Act>(b, x, key, min_i(kKeyTile, b.key_end - key), first_token * b.heads);
   }
-  store_rows<Act>(b.dq, b.dq_stride, b.heads, x.dq, x.width, rows, b.head_size, b.scale);
+  store_rows<Act>({b.dq, b.dq_stride, b.heads, b.accumulate}, x.dq, x.width, rows, b.head_size, b.scale);
 }
 
 }  // namespace
 
-void attention_row_stats_f32(const AttentionRowStats& s) { row_stats<float>(s); }
-void attention_row_stats_bf16(const AttentionRowStats& s) { row_stats<bf16>(s); }
+void attention_delta_f32(const AttentionDeltaRows& s) { delta<float>(s); }
+void attention_delta_bf16(const AttentionDeltaRows& s) { delta<bf16>(s); }
 void attention_backward_keys_f32(const AttentionKeyBlock& b) { backward_keys<float>(b); }
 void attention_backward_keys_bf16(const AttentionKeyBlock& b) { backward_keys<bf16>(b); }
 void attention_backward_queries_f32(const AttentionQueryBlock& b) { backward_queries<float>(b); }

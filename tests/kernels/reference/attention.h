@@ -1,6 +1,7 @@
 // Attention and rotary embedding in float64 by their definitions: the full matrix of scores, one row at a
 // time.
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <vector>
@@ -14,8 +15,9 @@ struct Attention {
   int64_t query_heads, key_heads, size;
   double scale;
   std::vector<int64_t> lengths;
-  std::vector<int64_t> first_key;  ///< per segment: row of its key 0
-  std::vector<int64_t> past;       ///< per segment: keys before its first token
+  std::vector<int64_t> first_key;    ///< per segment: row of its key 0
+  std::vector<int64_t> past;         ///< per segment: keys before its first token
+  std::vector<int64_t> key_count{};  ///< optional, per segment: at most so many keys are seen
 
   int64_t tokens() const {
     int64_t n = 0;
@@ -29,8 +31,11 @@ struct Attention {
     int64_t t = 0;
     for (size_t s = 0; s < lengths.size(); s++)
       for (int64_t i = 0; i < lengths[s]; i++, t++)
-        for (int64_t h = 0; h < query_heads; h++)
-          f(t, h, h / (query_heads / key_heads), first_key[s], past[s] + i + 1);
+        for (int64_t h = 0; h < query_heads; h++) {
+          int64_t seen = past[s] + i + 1;
+          if (!key_count.empty()) seen = std::min(seen, key_count[s]);
+          f(t, h, h / (query_heads / key_heads), first_key[s], seen);
+        }
   }
 
   /// Scaled scores of one query against the keys it sees.
@@ -45,6 +50,7 @@ struct Attention {
   }
 
   static double log_sum_exp(const Values& x) {
+    if (x.empty()) return -INFINITY;
     double top = x[0], sum = 0;
     for (double v : x) top = std::max(top, v);
     for (double v : x) sum += std::exp(v - top);

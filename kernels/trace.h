@@ -1,0 +1,64 @@
+// What every thread did and when, as events for a trace viewer (Perfetto, chrome://tracing). Recording is off
+// unless start() was called; then a scope costs one branch. Events are kept in memory, a list for each
+// thread, until they are taken. Format: Chrome's "Trace Event Format", complete events ("ph": "X").
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <string>
+
+namespace jambalaya {
+
+namespace trace {
+
+/// `name`, `category` and `group` are not copied: string literals, or texts that intern() keeps.
+struct Event {
+  const char* name = "";
+  const char* category = "";
+  int64_t begin_ns = 0, end_ns = 0;  ///< of the steady clock
+  const char* group = nullptr;       ///< collectives: the communicator's name
+  int64_t number = 0, bytes = 0;  ///< collectives: the call's number in its group, and what this rank sends
+};
+
+namespace detail {
+extern std::atomic<bool> recording;
+}
+
+inline bool on() { return detail::recording.load(std::memory_order_relaxed); }
+/// Begins a recording; events of an earlier one that were not taken are dropped.
+void start();
+void stop();
+/// Now, in nanoseconds of the steady clock.
+int64_t now_ns();
+/// Adds an event to the calling thread's list. A thread keeps the first 2^20; later ones are counted.
+void record(const Event& event);
+/// The name under which this thread's events are shown; threads without one are numbered.
+void name_thread(const std::string& name);
+/// A copy of `text` that lives as long as the process; equal texts share one.
+const char* intern(const std::string& text);
+
+/// The events so far as elements of a Chrome trace array, each with a comma before it, and forgets them.
+/// `rank` becomes the process id, `process` its name. Times are microseconds since the Unix epoch, so that
+/// files of several hosts lie side by side as well as their clocks agree.
+std::string take_events(int rank, const std::string& process);
+
+}  // namespace trace
+
+/// The time from here to the end of the block: TraceScope scope("forward", "compute").
+class TraceScope {
+ public:
+  TraceScope(const char* name, const char* category) {
+    if (trace::on()) event_ = {.name = name, .category = category, .begin_ns = trace::now_ns()};
+  }
+  ~TraceScope() {
+    if (event_.begin_ns == 0) return;
+    event_.end_ns = trace::now_ns();
+    trace::record(event_);
+  }
+  TraceScope(const TraceScope&) = delete;
+  TraceScope& operator=(const TraceScope&) = delete;
+
+ private:
+  trace::Event event_;
+};
+
+}  // namespace jambalaya

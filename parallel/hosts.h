@@ -1,0 +1,13 @@
+// On which host each rank runs.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "parallel/communicator.h"
+
+namespace jambalaya {
+
+/// Host names in rank order (collective).
+std::vector<std::string> gather_hosts(Communicator& world);
+
+}  // namespace jambalaya
