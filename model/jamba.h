@@ -8,6 +8,7 @@
 #include "kernels/ops.h"
 #include "model/config.h"
 #include "model/parameters.h"
+#include "parallel/context_shard.h"
 #include "parallel/regions.h"
 
 namespace jambalaya {

@@ -1,6 +1,7 @@
 // Which tokens of a micro-batch lie where when its sequence is cut over context ranks. Every rank knows the
 // lengths of all documents, so all of this is computed, never communicated.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -56,7 +57,7 @@ class ContextShard {
   int64_t tokens() const { return range(rank_).count(); }  ///< here
   int64_t all_tokens() const { return total_; }
   TokenRange range(int rank) const { return {chunk(2 * rank).begin, chunk(2 * rank + 1).end}; }
-  const StreamPart& part(int rank) const { return parts_[size_t(rank)]; }
+  const StreamPart& part(int rank) const { return parts_[std::size_t(rank)]; }
   const std::vector<int64_t>& lengths() const { return lengths_; }  ///< of all documents
   const Documents& documents() const { return view_; }              ///< the segments here
 

@@ -8,11 +8,11 @@
 #include <map>
 #include <memory>
 
+#include "model/gather_tensor.h"
 #include "tests/support/cpu_fixture.h"
 #include "tests/support/parity.h"
 #include "tests/support/ranks.h"
 #include "train/run/engine.h"
-#include "train/run/gather.h"
 
 namespace jambalaya::test {
 namespace {
@@ -26,9 +26,9 @@ OptimizerSection settings() {
 }
 
 /// Everything that a layout computes, by name, whole.
-struct Run {
+struct Outcome {
   std::map<std::string, std::vector<float>> initial, gradients, trained;
-  Engine::Losses losses;
+  StepLosses losses;
   double norm = 0;
   std::vector<double> course;  ///< loss and norm of each step of training
 };
@@ -40,7 +40,7 @@ class Job {
     engine.jamba.recompute = recompute;
     engine.parameters.initialize(5);
     silence_an_expert();
-    engine.sync.refresh(context);
+    engine.refresh();
   }
 
   /// This rank's rows of a step.
@@ -51,23 +51,29 @@ class Job {
       all.push_back(parity_batch(parity_model(), step, m, kParityRows * rank / data, kParityRows * (rank + 1) / data));
     return all;
   }
-  Engine::Losses gradients(int step) { return engine.gradients(batches(step), 192); }
+  StepLosses gradients(int step) {
+    std::vector<HostBatch> mine = batches(step);
+    int64_t counted = 0;
+    for (const HostBatch& b : mine) counted += b.counted;
+    mesh.data().all_reduce(make_tensor(&counted, {1}));
+    return engine.gradients(mine, counted, 192);
+  }
 
   std::map<std::string, std::vector<float>> whole(Tensor flat) {
     std::map<std::string, std::vector<float>> tensors;
     for (const ParameterRow& row : engine.parameters.table())
-      tensors[row.name] = gather_tensor(mesh, engine.parameters, flat, engine.parameters.index(row.name));
+      tensors[row.name] = gather_tensor(engine.parameters, flat, engine.parameters.index(row.name), mesh.world());
     return tensors;
   }
 
-  Run run(int steps) {
-    Run r;
+  Outcome run(int steps) {
+    Outcome r;
     r.initial = whole(engine.parameters.owned_master());
     r.losses = gradients(0);
     r.norm = engine.gradient_norm();
     r.gradients = whole(engine.parameters.owned_gradient());
     for (int s = 0; s < steps; s++) {
-      const Engine::Losses losses = gradients(s);
+      const StepLosses losses = gradients(s);
       const double norm = engine.gradient_norm();
       engine.update(settings().lr, norm);
       r.course.insert(r.course.end(), {losses.objective, norm});
@@ -92,19 +98,25 @@ class Job {
     const int64_t width = p.config().hidden_size;
     std::vector<float> third(size_t(width), 0);
     initial_values(p.config(), p.table()[size_t(row)], 5, 3 * width, 4 * width, third.data());
-    for_each_owned(p, row, [&](int64_t global, float& value) {
-      if (global / width == 4 || global / width == 5) value = third[size_t(global % width)];
-    });
+    for (const OwnedSlice& slice : p.owned()) {
+      if (slice.row != row) continue;
+      float* owned = p.owned_master().ptr<float>() + slice.at;
+      for (const Piece& piece : pieces(p.table()[size_t(row)], p.ranks(), slice.begin, slice.end))
+        for (const Run& r : runs(p.table()[size_t(row)], piece))
+          for (int64_t i = 0; i < r.count; i++)
+            if ((r.global + i) / width == 4 || (r.global + i) / width == 5)
+              owned[r.local + i - slice.begin] = third[size_t((r.global + i) % width)];
+    }
   }
 };
 
-const Run& one_rank(Precision precision) {
-  static std::map<Precision, Run> runs;
-  if (!runs.contains(precision)) {
+const Outcome& one_rank(Precision precision) {
+  static std::map<Precision, Outcome> known;
+  if (!known.contains(precision)) {
     Job job(make_single_communicator(), Layout{}, precision);
-    runs[precision] = job.run(10);
+    known[precision] = job.run(10);
   }
-  return runs[precision];
+  return known[precision];
 }
 
 struct Form {
@@ -174,10 +186,10 @@ TEST(layouts, same_init_any_layout) {
 }
 
 TEST(layouts, same_loss_gradients_and_norm_any_layout) {
-  const Run& expected = one_rank(Precision::f32);
+  const Outcome& expected = one_rank(Precision::f32);
   for (const Layout& layout : layouts()) {
     SCOPED_TRACE(name(layout));
-    const Run run = Job(all_ranks(), layout, Precision::f32).run(0);
+    const Outcome run = Job(all_ranks(), layout, Precision::f32).run(0);
     EXPECT_EQ(run.losses.counted, expected.losses.counted);
     expect_near(run.losses.objective, expected.losses.objective, kFp32, "objective");
     expect_near(run.losses.loss, expected.losses.loss, kFp32, "loss");
@@ -200,10 +212,10 @@ TEST(layouts, nobody_chooses_the_silent_expert) {
 }
 
 TEST(layouts, same_ten_steps_any_layout) {
-  const Run& expected = one_rank(Precision::f32);
+  const Outcome& expected = one_rank(Precision::f32);
   for (const Layout& layout : layouts(3)) {
     SCOPED_TRACE(name(layout));
-    const Run run = Job(all_ranks(), layout, Precision::f32).run(10);
+    const Outcome run = Job(all_ranks(), layout, Precision::f32).run(10);
     ASSERT_EQ(run.course.size(), expected.course.size());
     for (size_t i = 0; i < run.course.size(); i++) expect_near(run.course[i], expected.course[i], 2e-4, i % 2 ? "norm" : "objective");
     expect_same(run.trained, expected.trained, 2e-3);
@@ -211,21 +223,21 @@ TEST(layouts, same_ten_steps_any_layout) {
 }
 
 TEST(layouts, same_gradients_with_recomputation) {
-  const Run& expected = one_rank(Precision::f32);
+  const Outcome& expected = one_rank(Precision::f32);
   for (Recompute recompute : {Recompute::mamba, Recompute::layer})
     for (const Layout& layout : layouts(7)) {
       SCOPED_TRACE(cat(name(layout), " recompute ", int(recompute)));
-      const Run run = Job(all_ranks(), layout, Precision::f32, recompute).run(0);
+      const Outcome run = Job(all_ranks(), layout, Precision::f32, recompute).run(0);
       expect_near(run.norm, expected.norm, kFp32, "norm");
       expect_same(run.gradients, expected.gradients, 10 * kFp32);
     }
 }
 
 TEST(layouts, same_in_bf16_within_its_rounding) {
-  const Run& expected = one_rank(Precision::bf16);
+  const Outcome& expected = one_rank(Precision::bf16);
   for (const Layout& layout : layouts(3)) {
     SCOPED_TRACE(name(layout));
-    const Run run = Job(all_ranks(), layout, Precision::bf16).run(0);
+    const Outcome run = Job(all_ranks(), layout, Precision::bf16).run(0);
     expect_near(run.losses.loss, expected.losses.loss, 5e-3, "loss");
     expect_near(run.norm, expected.norm, kBf16, "norm");
   }
