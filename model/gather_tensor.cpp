@@ -14,7 +14,7 @@ std::vector<float> gather_tensor(const Parameters& parameters, const Tensor& own
     for (const OwnedSlice& slice : parameters.owned()) {
       if (slice.row != row) continue;
       const float* const from = owned.ptr<float>() + slice.at - slice.begin;
-      for (const Piece& piece : pieces(r, ranks, slice.begin, slice.end))
+      for (const Rectangle& piece : pieces(r, ranks, slice.begin, slice.end))
         for (const Stretch& s : stretches(r, piece))
           std::copy_n(from + s.local, s.count, whole.begin() + s.global);
     }

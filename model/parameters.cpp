@@ -113,7 +113,7 @@ void Parameters::initialize(uint64_t seed, ThreadPool* pool) {
     const ParameterRow& row = table_[size_t(slice.row)];
     float* const out = masters_.ptr<float>() + slice.at - slice.begin;  // where the row would begin
     auto fill = [&](int64_t begin, int64_t end) {
-      for (const Piece& piece : pieces(row, ranks_, slice.begin + begin, slice.begin + end))
+      for (const Rectangle& piece : pieces(row, ranks_, slice.begin + begin, slice.begin + end))
         for (const Stretch& run : stretches(row, piece))
           initial_values(config_, row, seed, run.global, run.global + run.count, out + run.local);
     };

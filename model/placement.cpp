@@ -25,10 +25,10 @@ Cut block_cut(const ParameterRow& row, const PlacementRanks& ranks) {
 }
 
 void append_rectangles(const std::vector<int64_t>& shape, size_t dim, std::vector<int64_t> offset,
-                       int64_t begin, int64_t end, int64_t at, std::vector<Piece>& out) {
+                       int64_t begin, int64_t end, int64_t at, std::vector<Rectangle>& out) {
   if (begin >= end) return;
   const auto add = [&](int64_t first, int64_t last, int64_t place) {
-    Piece piece{offset, std::vector<int64_t>(dim, 1), place};
+    Rectangle piece{offset, std::vector<int64_t>(dim, 1), place};
     piece.offset.push_back(first);
     piece.offset.resize(shape.size(), 0);
     piece.shape.push_back(last - first);
@@ -53,7 +53,7 @@ void append_rectangles(const std::vector<int64_t>& shape, size_t dim, std::vecto
 
 }  // namespace
 
-int64_t Piece::numel() const { return product(shape); }
+int64_t Rectangle::numel() const { return product(shape); }
 
 PlacementRanks placement_of(Mesh& mesh) {
   const Layout& layout = mesh.layout();
@@ -86,22 +86,23 @@ std::vector<int64_t> local_shape(const ParameterRow& row, const PlacementRanks& 
   return shape;
 }
 
-std::vector<Piece> rectangles(const std::vector<int64_t>& shape, int64_t begin, int64_t end) {
+std::vector<Rectangle> rectangles(const std::vector<int64_t>& shape, int64_t begin, int64_t end) {
   JAMBALAYA_CHECK(!shape.empty() && 0 <= begin && end <= product(shape), "elements ", begin, " to ", end);
-  std::vector<Piece> out;
+  std::vector<Rectangle> out;
   append_rectangles(shape, 0, {}, begin, end, 0, out);
   return out;
 }
 
-std::vector<Piece> pieces(const ParameterRow& row, const PlacementRanks& ranks, int64_t begin, int64_t end) {
+std::vector<Rectangle> pieces(const ParameterRow& row, const PlacementRanks& ranks, int64_t begin,
+                              int64_t end) {
   const Placement& p = row.placement;
   std::vector<int64_t> shape = local_shape(row, ranks), origin(shape.size(), 0);
   if (p.expert) origin[0] = even_cut(row.shape[0], ranks.expert, ranks.experts).begin;
-  std::vector<Piece> out;
+  std::vector<Rectangle> out;
   const auto add = [&](const std::vector<int64_t>& part, const std::vector<int64_t>& offset, int64_t first) {
     const int64_t from = std::max(begin, first), to = std::min(end, first + product(part));
     if (from >= to) return;
-    for (Piece& piece : rectangles(part, from - first, to - first)) {
+    for (Rectangle& piece : rectangles(part, from - first, to - first)) {
       for (size_t d = 0; d < offset.size(); d++) piece.offset[d] += offset[d];
       piece.at += from;
       out.push_back(std::move(piece));
@@ -138,11 +139,11 @@ std::vector<Piece> pieces(const ParameterRow& row, const PlacementRanks& ranks, 
   return out;
 }
 
-std::vector<Piece> pieces(const ParameterRow& row, const PlacementRanks& ranks) {
+std::vector<Rectangle> pieces(const ParameterRow& row, const PlacementRanks& ranks) {
   return pieces(row, ranks, 0, product(local_shape(row, ranks)));
 }
 
-std::vector<Stretch> stretches(const ParameterRow& row, const Piece& piece) {
+std::vector<Stretch> stretches(const ParameterRow& row, const Rectangle& piece) {
   // Trailing dimensions that the piece spans whole are contiguous in both.
   size_t inner = piece.shape.size();
   while (inner > 1 && piece.shape[inner - 1] == row.shape[inner - 1]) inner--;

@@ -43,25 +43,26 @@ Cut even_cut(int64_t n, int rank, int ranks);
 std::vector<int64_t> local_shape(const ParameterRow& row, const PlacementRanks& ranks);
 
 /// A rectangle of a global tensor that lies in one stretch, row-major, in the local row.
-struct Piece {
+struct Rectangle {
   std::vector<int64_t> offset, shape;  ///< in the global tensor
   int64_t at;                          ///< element of the local row where it begins
   int64_t numel() const;
 };
 /// Elements [begin, end) of the local row as pieces, in the order of their places there.
-std::vector<Piece> pieces(const ParameterRow& row, const PlacementRanks& ranks, int64_t begin, int64_t end);
+std::vector<Rectangle> pieces(const ParameterRow& row, const PlacementRanks& ranks, int64_t begin,
+                              int64_t end);
 /// The whole local row as pieces.
-std::vector<Piece> pieces(const ParameterRow& row, const PlacementRanks& ranks);
+std::vector<Rectangle> pieces(const ParameterRow& row, const PlacementRanks& ranks);
 
 /// Elements [begin, end) of a row-major array as rectangles, at most 2 rank - 1 of them, in order. `at`
 /// counts from `begin`.
-std::vector<Piece> rectangles(const std::vector<int64_t>& shape, int64_t begin, int64_t end);
+std::vector<Rectangle> rectangles(const std::vector<int64_t>& shape, int64_t begin, int64_t end);
 
 /// A stretch that is contiguous both in the global tensor and in the local row.
 struct Stretch {
   int64_t global, local, count;
 };
-std::vector<Stretch> stretches(const ParameterRow& row, const Piece& piece);
+std::vector<Stretch> stretches(const ParameterRow& row, const Rectangle& piece);
 
 /// How many tensor ranks hold the same elements of this row, and whether this rank is the first of them.
 int copies(const ParameterRow& row, const PlacementRanks& ranks);

@@ -62,7 +62,7 @@ TEST_P(Layouts, pieces_tile_every_tensor) {
     for (int rank = 0; rank < ranks(); rank++) {
       const PlacementRanks stands = stand(GetParam(), rank);
       int64_t at = 0;
-      for (const Piece& piece : pieces(row, stands)) {
+      for (const Rectangle& piece : pieces(row, stands)) {
         EXPECT_EQ(piece.at, at);  // in order, without gaps
         at += piece.numel();
         int64_t inside = piece.at;
@@ -88,7 +88,7 @@ TEST_P(Layouts, first_copies_hold_everything_once) {
       const PlacementRanks stands = stand(GetParam(), rank);
       const ShardGroup& group = shard_group(row, stands);
       if (!first_copy(row, stands) || group.rank > 0 || group.replica > 0) continue;
-      for (const Piece& piece : pieces(row, stands))
+      for (const Rectangle& piece : pieces(row, stands))
         for (const Stretch& run : stretches(row, piece))
           for (int64_t i = 0; i < run.count; i++) held[size_t(run.global + i)]++;
     }
@@ -117,7 +117,7 @@ TEST_P(Layouts, owned_slices_tile_every_tensor_in_each_replica) {
         EXPECT_GE(slice.at, end);  // ranges in order, none on another
         end = slice.at + slice.end - slice.begin;
         const ParameterRow& row = table[size_t(slice.row)];
-        for (const Piece& piece : pieces(row, stands, slice.begin, slice.end))
+        for (const Rectangle& piece : pieces(row, stands, slice.begin, slice.end))
           for (const Stretch& run : stretches(row, piece))
             for (int64_t i = 0; i < run.count; i++) held[size_t(slice.row)][size_t(run.global + i)]++;
       }
@@ -141,7 +141,7 @@ TEST_P(Layouts, starting_values_are_those_of_one_rank) {
     mine.initialize(5);
     for (const OwnedSlice& slice : mine.owned()) {
       const ParameterRow& row = mine.table()[size_t(slice.row)];
-      for (const Piece& piece : pieces(row, stands, slice.begin, slice.end))
+      for (const Rectangle& piece : pieces(row, stands, slice.begin, slice.end))
         for (const Stretch& run : stretches(row, piece))
           EXPECT_EQ(std::memcmp(whole.master(slice.row).ptr<float>() + run.global,
                                 mine.owned_master().ptr<float>() + slice.at + run.local - slice.begin,
@@ -175,7 +175,7 @@ TEST(Placement, key_value_heads_are_copied_when_tensor_ranks_are_more) {
 
 TEST(Placement, halves_of_fused_matrices_are_cut_separately) {
   ParameterRow row{.name = "in_proj", .shape = {12, 5}, .placement = {.tensor_dim = 0, .blocks = 2}};
-  const std::vector<Piece> second = pieces(row, {.tensor = 1, .tensors = 2});
+  const std::vector<Rectangle> second = pieces(row, {.tensor = 1, .tensors = 2});
   ASSERT_EQ(second.size(), 2u);
   EXPECT_EQ(second[0].offset, (std::vector<int64_t>{3, 0}));
   EXPECT_EQ(second[1].offset, (std::vector<int64_t>{9, 0}));
@@ -203,10 +203,10 @@ TEST(Rectangles, of_any_range_are_few_and_in_order) {
     const ParameterRow row{.shape = shape};
     for (int64_t begin = 0; begin <= n; begin++)
       for (int64_t end = begin; end <= n; end++) {
-        const std::vector<Piece> all = rectangles(shape, begin, end);
+        const std::vector<Rectangle> all = rectangles(shape, begin, end);
         EXPECT_LE(all.size(), 2 * shape.size() - 1);
         int64_t at = begin;
-        for (const Piece& piece : all) {
+        for (const Rectangle& piece : all) {
           EXPECT_EQ(piece.at, at - begin);
           for (const Stretch& run : stretches(row, piece)) {
             EXPECT_EQ(run.global, at);

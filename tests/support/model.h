@@ -120,7 +120,15 @@ struct TestModel {
   std::vector<float> gradient(const std::string& name) const {
     return copied(parameters.gradient(parameters.index(name)));
   }
-  std::vector<float> all_gradients() const { return copied(parameters.flat_gradient()); }
+  /// In the order of the table, which is the same for every precision and layout.
+  std::vector<float> all_gradients() const {
+    std::vector<float> all;
+    for (size_t i = 0; i < parameters.table().size(); i++) {
+      const std::vector<float> g = copied(parameters.gradient(int(i)));
+      all.insert(all.end(), g.begin(), g.end());
+    }
+    return all;
+  }
   static std::vector<float> copied(const Tensor& t) { return {t.ptr<float>(), t.ptr<float>() + t.numel()}; }
 
   TestContext context;

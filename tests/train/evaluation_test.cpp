@@ -109,7 +109,8 @@ class ScoreQuestions : public testing::Test {
   explicit ScoreQuestions(int64_t bos = 1)
       : tokenizer(load()), model(model_for(tokenizer.vocab_size(), bos)) {}
   ChoiceScore score(const std::vector<Question>& q) {
-    return score_questions(model.context, model.jamba, tokenizer, q);
+    const std::unique_ptr<Runtime> runtime = Runtime::single(1);
+    return score_questions(*runtime, model.jamba, tokenizer, q);
   }
   /// Sum over the last `tokens` tokens of prompt + choice.
   double expected(const Question& q, size_t choice, size_t tokens) {

@@ -86,7 +86,7 @@ std::vector<Stretch> owned_stretches(const Parameters& parameters, int row) {
   std::vector<Stretch> out;
   for (const OwnedSlice& slice : parameters.owned()) {
     if (slice.row != row) continue;
-    for (const Piece& piece : pieces(r, parameters.ranks(), slice.begin, slice.end))
+    for (const Rectangle& piece : pieces(r, parameters.ranks(), slice.begin, slice.end))
       for (const Stretch& s : stretches(r, piece))
         out.push_back({s.global, slice.at + s.local - slice.begin, s.count});
   }

@@ -49,7 +49,7 @@ Range written(const Parameters& parameters, const OwnedSlice& slice) {
 void add_boxes(const Parameters& parameters, const OwnedSlice& slice, Range range, const std::string& kind,
                const Tensor& owned, std::vector<Box>& boxes) {
   const ParameterRow& row = parameters.table()[size_t(slice.row)];
-  for (const Piece& piece : pieces(row, parameters.ranks(), range.begin, range.end)) {
+  for (const Rectangle& piece : pieces(row, parameters.ranks(), range.begin, range.end)) {
     Tensor local = owned;
     local.data = owned.address(slice.at + piece.at - slice.begin);
     local.rank = int(piece.shape.size());

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# One run that changes its ranks, layout and sharding at every third step, continued from its checkpoints, and one
+# that stays on one rank: the same losses and gradient norms.
+#
+#   tests/train/layout_chain_test.sh JAMBALAYA MPIRUN
+set -euo pipefail
+source "$(dirname "$0")/../support/small_run.sh" "$@"
+
+# Loss and gradient norm of each step.
+figures() { sed -n 's/.*"loss": *\([^,]*\),.*"grad_norm": *\([^,]*\),.*/\1 \2/p' "$1/metrics.jsonl"; }
+
+# go RANKS STEPS MICRO_BATCH [parallel option...]: the run up to that step. Each step reads four rows.
+go() {
+  local ranks=$1 steps=$2 rows=$3
+  shift 3
+  local command=("$jambalaya" train config.yaml --resume auto --set run.folder=chain --set train.steps="$steps"
+    --set data.micro_batch="$rows" --set checkpoint.every=3)
+  for option in "$@"; do command+=(--set "parallel.$option"); done
+  if [ "$ranks" -gt 1 ]; then command=("$mpirun" -n "$ranks" --oversubscribe --bind-to none "${command[@]}"); fi
+  "${command[@]}" >>chain.log 2>&1 </dev/null || fail "$ranks ranks ended with $? before step $steps ($*)"
+  grep -q "\"world_size\": $ranks" "$(printf 'chain/checkpoints/step-%08d/manifest.json' "$steps")" ||
+    fail "there were not $ranks ranks"
+}
+
+prepare >prepare.log 2>&1 || fail "the data could not be made"
+"$jambalaya" train config.yaml --set run.folder=one --set data.micro_batch=4 --set train.steps=18 >one.log 2>&1 ||
+  fail "one rank ended with $?"
+go 4 3 1 sharding=optimizer
+go 4 6 2 tensor=2 sharding=full
+go 4 9 1 expert=2 sharding=full shard=2
+go 4 12 2 tensor=2 expert=2 expert_tensor=2 sequence=false
+go 2 15 2 sharding=full
+go 1 18 4
+paste <(figures one) <(figures chain) | awk '
+  function off(a, b) { return a > b ? (a - b) / b : (b - a) / a }
+  $1 > 0 && $2 > 0 && $3 > 0 && $4 > 0 {
+    steps++
+    if (off($1, $3) > loss) loss = off($1, $3)
+    if (off($2, $4) > norm) norm = off($2, $4)
+  }
+  END {
+    print "largest relative differences over", steps, "steps: losses", loss + 0 ", gradient norms", norm + 0
+    exit !(steps == 18 && loss < 1e-6 && norm < 1e-5)
+  }' || fail "the chain of layouts does not train as one rank does"
