@@ -16,7 +16,7 @@ enum class Exit : int {
   layout = 4,          ///< the parallel layout is impossible here
   numerical = 5,       ///< stopped by the NaN/Inf/spike policy
   checkpoint = 6,      ///< checkpoint not found, torn or failed verification
-  peer_lost = 7,       ///< MPI reported that a collective failed: a rank was lost
+  peer_lost = 7,       ///< a collective failed or passed its deadline: a rank was lost
   io = 74,             ///< I/O error, disk full
   stopped_saved = 75,  ///< stopped by a signal after saving: start again with --resume auto
 };

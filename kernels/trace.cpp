@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -30,6 +31,14 @@ struct ThreadEvents {
   std::string name;
 };
 
+std::atomic<int64_t> started{0};
+
+int64_t unix_ns() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
 struct Registry {
   std::mutex mutex;
   std::vector<std::shared_ptr<ThreadEvents>> threads;  ///< also of threads that have ended
@@ -53,16 +62,16 @@ ThreadEvents& mine() {
 
 std::string microseconds(int64_t ns) {
   char text[40];
-  std::snprintf(text, sizeof text, "%lld.%03lld", static_cast<long long>(ns / 1000),
-                static_cast<long long>(ns % 1000));
+  std::snprintf(text, sizeof text, "%s%lld.%03lld", ns < 0 ? "-" : "", std::llabs(ns / 1000),
+                std::llabs(ns % 1000));
   return text;
 }
 
-std::string element(const Event& e, int rank, size_t thread, int64_t epoch_ns) {
+std::string element(const Event& e, int rank, size_t thread, int64_t shift_ns) {
   std::string text =
       cat(",\n{\"name\":", json_quoted(e.name), ",\"cat\":", json_quoted(e.category),
           ",\"ph\":\"X\",\"pid\":", rank, ",\"tid\":", thread,
-          ",\"ts\":", microseconds(e.begin_ns + epoch_ns), ",\"dur\":", microseconds(e.end_ns - e.begin_ns));
+          ",\"ts\":", microseconds(e.begin_ns + shift_ns), ",\"dur\":", microseconds(e.end_ns - e.begin_ns));
   if (e.group)
     text += cat(",\"args\":{\"group\":", json_quoted(e.group), ",\"number\":", e.number,
                 ",\"bytes\":", e.bytes, "}");
@@ -83,6 +92,7 @@ int64_t now_ns() {
 }
 
 void start() {
+  started = unix_ns();
   {
     std::lock_guard lock(registry().mutex);
     for (const auto& thread : registry().threads) {
@@ -116,11 +126,10 @@ const char* intern(const std::string& text) {
   return registry().texts.insert(text).first->c_str();
 }
 
-std::string take_events(int rank, const std::string& process) {
-  const int64_t epoch_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(
-                               std::chrono::system_clock::now().time_since_epoch())
-                               .count() -
-                           now_ns();
+int64_t started_ns() { return started; }
+
+std::string take_events(int rank, const std::string& process, int64_t origin_ns) {
+  const int64_t shift_ns = unix_ns() - now_ns() - origin_ns;
   std::string text = naming("process_name", rank, 0, process);
   std::lock_guard lock(registry().mutex);
   for (size_t i = 0; i < registry().threads.size(); i++) {
@@ -128,12 +137,12 @@ std::string take_events(int rank, const std::string& process) {
     std::lock_guard own(thread.mutex);
     if (thread.events.empty()) continue;
     text += naming("thread_name", rank, i, thread.name);
-    for (const Event& e : thread.events) text += element(e, rank, i, epoch_ns);
+    for (const Event& e : thread.events) text += element(e, rank, i, shift_ns);
     if (thread.dropped) {
       const std::string note = cat("and ", thread.dropped, " more events");
       const int64_t at = thread.events.back().end_ns;
       text += element({.name = note.c_str(), .category = "trace", .begin_ns = at, .end_ns = at}, rank, i,
-                      epoch_ns);
+                      shift_ns);
     }
     thread.events.clear();
     thread.dropped = 0;

@@ -37,9 +37,11 @@ void name_thread(const std::string& name);
 const char* intern(const std::string& text);
 
 /// The events so far as elements of a Chrome trace array, each with a comma before it, and forgets them.
-/// `rank` becomes the process id, `process` its name. Times are microseconds since the Unix epoch, so that
-/// files of several hosts lie side by side as well as their clocks agree.
-std::string take_events(int rank, const std::string& process);
+/// `rank` becomes the process id, `process` its name. Times are microseconds since `origin_ns` (Unix time),
+/// so that events of several processes lie side by side as well as their hosts' clocks agree.
+std::string take_events(int rank, const std::string& process, int64_t origin_ns);
+/// Unix time of start(), in nanoseconds.
+int64_t started_ns();
 
 }  // namespace trace
 

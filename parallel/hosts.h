@@ -7,6 +7,7 @@
 
 namespace jambalaya {
 
+std::string host_name();  ///< of this process
 /// Host names in rank order (collective).
 std::vector<std::string> gather_hosts(Communicator& world);
 

@@ -126,6 +126,15 @@ std::string describe(const Layout& l) {
              " expert_tensor=", l.expert_tensor);
 }
 
+Coordinates coordinates(const Layout& l, int rank) {
+  return {.data = rank / (l.tensor * l.context),
+          .context = rank / l.tensor % l.context,
+          .tensor = rank % l.tensor,
+          .expert_data = rank / (l.expert_tensor * l.expert),
+          .expert = rank / l.expert_tensor % l.expert,
+          .expert_tensor = rank % l.expert_tensor};
+}
+
 int dense_shard_ranks(const Layout& l) {
   if (l.sharding == Sharding::none) return 1;
   return l.shard ? l.shard : token_ranks(l);

@@ -45,6 +45,14 @@ std::vector<Layout> valid_layouts(int ranks);
 std::vector<Layout> valid_layouts(int ranks, const LayoutLimits& limits);
 std::string describe(const Layout& layout);  ///< "data=2 context=1 tensor=4 expert=1 expert_tensor=1"
 
+/// Where a rank stands in the grid, and where the experts see it:
+/// rank = tensor + t (context + c data) = expert_tensor + τ (expert + x expert_data).
+struct Coordinates {
+  int data = 0, context = 0, tensor = 0;
+  int expert_data = 0, expert = 0, expert_tensor = 0;
+};
+Coordinates coordinates(const Layout& layout, int rank);
+
 // Derived sizes; `data` is filled in.
 inline int token_ranks(const Layout& l) { return l.data * l.context; }  ///< that see other tokens
 inline int expert_data_ranks(const Layout& l) {                         ///< that hold the same experts

@@ -7,7 +7,9 @@
 namespace jambalaya {
 
 Mesh::Mesh(std::unique_ptr<Communicator> world, const Layout& layout)
-    : world_(std::move(world)), layout_(check_layout(world_->size(), layout)) {
+    : world_(std::move(world)),
+      layout_(check_layout(world_->size(), layout)),
+      place_(coordinates(layout_, world_->rank())) {
   const int t = layout_.tensor, c = layout_.context;
   const int exchange = layout_.expert * layout_.expert_tensor;
   const int tp = tensor_rank(), cp = context_rank(), dp = data_rank();

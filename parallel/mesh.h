@@ -20,13 +20,13 @@ class Mesh {
   int rank() const { return world_->rank(); }
   int size() const { return world_->size(); }
 
-  // Coordinates: rank = tp + t (cp + c dp) = etp + τ (ep + x edp).
-  int tensor_rank() const { return rank() % layout_.tensor; }
-  int context_rank() const { return rank() / layout_.tensor % layout_.context; }
-  int data_rank() const { return rank() / (layout_.tensor * layout_.context); }
-  int expert_tensor_rank() const { return rank() % layout_.expert_tensor; }
-  int expert_rank() const { return rank() / layout_.expert_tensor % layout_.expert; }
-  int expert_data_rank() const { return rank() / (layout_.expert_tensor * layout_.expert); }
+  // Coordinates of this rank.
+  int data_rank() const { return place_.data; }
+  int context_rank() const { return place_.context; }
+  int tensor_rank() const { return place_.tensor; }
+  int expert_data_rank() const { return place_.expert_data; }
+  int expert_rank() const { return place_.expert; }
+  int expert_tensor_rank() const { return place_.expert_tensor; }
 
   // Groups for the thread that computes; ordered by the coordinate that varies.
   Communicator& world() { return *world_; }
@@ -52,6 +52,7 @@ class Mesh {
  private:
   std::unique_ptr<Communicator> world_;
   Layout layout_;
+  Coordinates place_;
   std::unique_ptr<Communicator> tensor_, context_, data_, tokens_, experts_, expert_data_;
   std::unique_ptr<Communicator> dense_shard_, dense_replicas_, expert_shard_, expert_replicas_;
   std::vector<std::string> hosts_, warnings_;

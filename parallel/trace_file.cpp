@@ -31,8 +31,10 @@ std::string gather_text(Communicator& world, std::string& mine) {
 }  // namespace
 
 void write_trace(Communicator& world, const std::string& path) {
-  const std::string host = gather_hosts(world)[size_t(world.rank())];
-  std::string mine = trace::take_events(world.rank(), cat("rank ", world.rank(), " on ", host));
+  int64_t origin = trace::started_ns();
+  world.broadcast(make_tensor(&origin, {1}), 0);
+  std::string mine =
+      trace::take_events(world.rank(), cat("rank ", world.rank(), " on ", host_name()), origin);
   const std::string all = gather_text(world, mine);
   int64_t error = 0;
   if (world.rank() == 0) {

@@ -69,14 +69,18 @@ Watchdog& Watchdog::instance() {
 void Watchdog::start(Communicator& world, double deadline_s) {
   stop();
   if (deadline_s <= 0 || world.size() == 1) return;
-  hosts_ = gather_hosts(world);
   rank_ = world.rank();
+  hosts_.assign(size_t(world.size()), "unknown");
+  hosts_[size_t(rank_)] = host_name();
   deadline_s_ = deadline_s;
   folder_.clear();
   stop_ = false;
   on_ = true;
   threads_[0] = std::thread([this] { watch(); });
   threads_[1] = std::thread([this] { listen(); });
+  std::vector<std::string> hosts = gather_hosts(world);  // the first collective of a job is watched too
+  std::lock_guard lock(mutex_);
+  hosts_ = std::move(hosts);
 }
 
 void Watchdog::set_folder(Communicator& world, const std::string& folder) {
@@ -169,20 +173,40 @@ void Watchdog::fire(const char* reason) {
     _exit(int(Exit::peer_lost));
   }).detach();
   const int64_t now = trace::now_ns();
+  const bool first = raise_alarm();
+  if (!first && verdict_is_out()) {
+    say(cat("jambalaya: rank ", rank_, " on host ", hosts_[size_t(rank_)],
+            " woke up after the others had given up"));
+    _exit(int(Exit::peer_lost));
+  }
   say(complaint(now));
-  bool first = false;
   if (!folder_.empty()) {
-    const int alarm = open(alarm_path().c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644);
-    first = alarm >= 0;
-    if (first) close(alarm);
     const std::string path = record_path(rank_), temporary = path + ".tmp";
     std::ofstream(temporary) << record(reason, now);
     if (std::rename(temporary.c_str(), path.c_str()) != 0)
       say(cat("jambalaya: ", path, " cannot be written"));
   }
   std::this_thread::sleep_for(kGrace);
-  if (first) say(silent_ranks());
+  if (first) {
+    const std::string verdict = silent_ranks();
+    say(verdict);
+    std::ofstream(alarm_path()) << verdict << '\n';
+  }
   _exit(int(Exit::peer_lost));
+}
+
+/// True on the one rank that raised it.
+bool Watchdog::raise_alarm() const {
+  if (folder_.empty()) return false;
+  const int alarm = open(alarm_path().c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644);
+  if (alarm >= 0) close(alarm);
+  return alarm >= 0;
+}
+
+/// A stopped rank is continued when mpirun ends it, and must not pass for one that answered.
+bool Watchdog::verdict_is_out() const {
+  std::error_code missing;
+  return !folder_.empty() && std::filesystem::file_size(alarm_path(), missing) > 0 && !missing;
 }
 
 std::string Watchdog::complaint(int64_t now) const {

@@ -6,7 +6,8 @@
 //   <folder>/logs/flight-00003.json   what rank 3 waited for, and its last 256 collectives
 //
 // The first rank past its deadline raises an alarm (a file beside the records) that makes the other ranks
-// write theirs; then it names the ranks that left none: those are the ones to look at.
+// write theirs; then it names the ranks that left none, on standard error and in the alarm file: those are
+// the ones to look at.
 #pragma once
 #include <array>
 #include <atomic>
@@ -57,6 +58,8 @@ class Watchdog {
   void watch();   ///< for collectives past their deadline
   void listen();  ///< for another rank's alarm
   [[noreturn]] void fire(const char* reason);
+  bool raise_alarm() const;
+  bool verdict_is_out() const;
   std::vector<Flight> waiting() const;  ///< needs mutex_
   std::string record(const char* reason, int64_t now) const;
   std::string complaint(int64_t now) const;

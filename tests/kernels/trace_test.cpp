@@ -24,17 +24,17 @@ double field(const std::string& text, const std::string& name, const std::string
 }
 
 TEST(Trace, records_only_between_start_and_stop) {
-  trace::take_events(0, "");
+  trace::take_events(0, "", 0);
   { TraceScope before("before", "test"); }
   trace::start();
   { TraceScope during("during", "test"); }
   trace::stop();
   { TraceScope after("after", "test"); }
-  const std::string text = trace::take_events(3, "rank 3");
+  const std::string text = trace::take_events(3, "rank 3", 0);
   EXPECT_EQ(occurrences(text, "\"ph\":\"X\""), 1u) << text;
   EXPECT_EQ(occurrences(text, "\"during\""), 1u);
   EXPECT_EQ(field(text, "during", "pid"), 3);
-  EXPECT_EQ(occurrences(trace::take_events(3, "rank 3"), "\"ph\":\"X\""), 0u) << "taken once";
+  EXPECT_EQ(occurrences(trace::take_events(3, "rank 3", 0), "\"ph\":\"X\""), 0u) << "taken once";
 }
 
 TEST(Trace, a_scope_that_began_before_the_stop_is_kept) {
@@ -43,7 +43,7 @@ TEST(Trace, a_scope_that_began_before_the_stop_is_kept) {
     TraceScope scope("kept", "test");
     trace::stop();
   }
-  EXPECT_EQ(occurrences(trace::take_events(0, ""), "\"kept\""), 1u);
+  EXPECT_EQ(occurrences(trace::take_events(0, "", 0), "\"kept\""), 1u);
 }
 
 TEST(Trace, inner_scopes_lie_within_outer_ones_on_one_clock) {
@@ -53,11 +53,20 @@ TEST(Trace, inner_scopes_lie_within_outer_ones_on_one_clock) {
     TraceScope inner("inner", "test");
   }
   trace::stop();
-  const std::string text = trace::take_events(0, "");
+  const std::string text = trace::take_events(0, "", 0);
   const double outer = field(text, "outer", "ts"), inner = field(text, "inner", "ts");
   EXPECT_LE(outer, inner);
   EXPECT_GE(outer + field(text, "outer", "dur") + 0.002, inner + field(text, "inner", "dur"));
   EXPECT_GT(outer, 1.6e15) << "microseconds since 1970";
+}
+
+TEST(Trace, times_count_from_the_origin) {
+  trace::start();
+  { TraceScope scope("early", "test"); }
+  trace::stop();
+  const double at = field(trace::take_events(0, "", trace::started_ns() - 5'000'000'000), "early", "ts");
+  EXPECT_GE(at, 4.9e6);  // microseconds; the steady and the system clock may drift a little
+  EXPECT_LT(at, 60e6);
 }
 
 TEST(Trace, threads_have_rows_of_their_own_with_names) {
@@ -69,7 +78,7 @@ TEST(Trace, threads_have_rows_of_their_own_with_names) {
   });
   other.join();
   trace::stop();
-  const std::string text = trace::take_events(0, "");
+  const std::string text = trace::take_events(0, "", 0);
   EXPECT_NE(field(text, "here", "tid"), field(text, "there", "tid"));
   EXPECT_EQ(occurrences(text, "\"main\""), 1u) << text;
   EXPECT_EQ(occurrences(text, "\"communi\\\"cation\""), 1u) << text;
@@ -85,7 +94,7 @@ TEST(Trace, collectives_carry_group_number_and_bytes) {
                  .number = 4711,
                  .bytes = 12});
   trace::stop();
-  const std::string text = trace::take_events(0, "");
+  const std::string text = trace::take_events(0, "", 0);
   EXPECT_NE(text.find(R"("args":{"group":"tensor","number":4711,"bytes":12})"), std::string::npos) << text;
 }
 
@@ -93,7 +102,7 @@ TEST(Trace, a_long_recording_keeps_its_beginning_and_counts_the_rest) {
   trace::start();
   for (int i = 0; i < (1 << 20) + 5; i++) trace::record({.name = "many", .category = "test"});
   trace::stop();
-  const std::string text = trace::take_events(0, "");
+  const std::string text = trace::take_events(0, "", 0);
   EXPECT_EQ(occurrences(text, "\"many\""), size_t(1) << 20);
   EXPECT_NE(text.find("and 5 more events"), std::string::npos);
 }

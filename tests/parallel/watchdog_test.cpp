@@ -100,6 +100,8 @@ TEST_F(WatchdogJob, a_stopped_rank_ends_the_job_within_the_deadline_and_three_se
   }
   EXPECT_NE(log.find("of group 'steps' (all-reduce, 3 ranks, sends "), std::string::npos) << log;
   EXPECT_NE(log.find("no answer from rank 1 on host "), std::string::npos) << log;
+  // mpirun continues what it ends: the late rank must not look like one that answered.
+  EXPECT_TRUE(read_file(path("logs/flight-00001.json")).empty());
 }
 
 TEST_F(WatchdogJob, a_rank_that_comes_back_in_time_does_no_harm) {

@@ -62,6 +62,7 @@ TEST(CommandLine, set_takes_one_value_and_repeats) {
 TEST(CommandLine, global_flags_stand_anywhere) {
   EXPECT_TRUE(parse_command_line({"--quiet", "doctor"}).global.quiet);
   EXPECT_TRUE(parse_command_line({"doctor", "--verbose"}).global.verbose);
+  EXPECT_EQ(parse<DoctorOptions>({"doctor", "--set", "parallel.tensor=2", "a.yaml"}).config, "a.yaml");
   expect_contains(parse<ShowText>({"--version"}).text, "jambalaya ");
 }
 

@@ -179,6 +179,13 @@ TEST_F(Processes, codes_of_all_ranks_reach_the_shell) {
   layout.parallel.data = 3;
   Process impossible(layout, 2);
   EXPECT_EQ(impossible.wait(), int(Exit::layout)) << impossible.output();
+  EXPECT_NE(impossible.output().find("data=2 context=1 tensor=1"), std::string::npos) << impossible.output();
+  layout.parallel = {.tensor = 2};
+  layout.model.num_attention_heads = layout.model.num_key_value_heads = 1;
+  Process uncut(layout, 2);
+  EXPECT_EQ(uncut.wait(), int(Exit::layout)) << uncut.output();
+  EXPECT_NE(uncut.output().find("tensor = 2 does not divide the 1 attention heads"), std::string::npos)
+      << uncut.output();
 
   Config bad = config("bad");
   bad.train.steps = 4;

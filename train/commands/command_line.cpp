@@ -260,7 +260,13 @@ void add_looking_commands(CLI::App& root, Parsed& p) {
     app->add_flag("--reference", o.reference, "Print the reference of all options (docs/configuration.md)");
     add_json(*app, o.json);
   }
-  add_json(*command(root, "doctor"), p.doctor.json);
+  {
+    auto& o = p.doctor;
+    CLI::App* app = command(root, "doctor");
+    app->add_option("CONFIG", o.config, "YAML: shows how its layout places the ranks");
+    add_set(*app, o.set, "Override one value; may be repeated");
+    add_json(*app, o.json);
+  }
 }
 
 std::vector<std::string> names_of(const CLI::App& app) {

@@ -116,6 +116,8 @@ struct InspectOptions {
 };
 
 struct DoctorOptions {
+  std::string config;            ///< shows its layout; empty: data ranks alone
+  std::vector<std::string> set;  ///< "section.key=value", in order
   bool json = false;
 };
 

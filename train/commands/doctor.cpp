@@ -9,13 +9,17 @@
 #include <map>
 
 #include "kernels/ops.h"
-#include "parallel/communicator.h"
+#include "model/layout_limits.h"
+#include "parallel/mesh.h"
 #include "parallel/mpi_version.h"
+#include "parallel/watchdog.h"
 #include "train/commands/commands.h"
 #include "train/commands/help_text.h"
 #include "train/commands/machine.h"
+#include "train/config.h"
 #include "train/json.h"
 #include "train/run/log.h"
+#include "train/run/runtime.h"
 
 namespace jambalaya {
 
@@ -28,35 +32,79 @@ struct Findings {
   bool launched = false;
   struct Rank {
     std::string host, cores;
-    int core_count = 0;
+    int core_count = 0, threads = 0;
   };
   std::vector<Rank> ranks;
+  std::string device;
+  Layout layout;  ///< of these ranks, data filled in
   std::vector<std::string> advice;
 };
 
-/// Every rank's host and cores, in rank order.
-std::vector<Findings::Rank> gather_ranks(Communicator& world, const Machine& machine) {
+Findings::Rank this_rank(const Machine& machine, int threads) {
+  return {machine.host, core_ranges(machine.allowed), int(machine.allowed.size()),
+          threads ? threads : default_threads()};
+}
+
+/// Every rank's host, cores and threads, in rank order.
+std::vector<Findings::Rank> gather_ranks(Communicator& world, const Findings::Rank& rank) {
   constexpr size_t kHost = 128, kCores = 120;
   struct Record {
     char host[kHost], cores[kCores];
-    int64_t count;
+    int32_t count, threads;
   };
   Record mine{};
-  std::snprintf(mine.host, sizeof mine.host, "%s", machine.host.c_str());
-  std::snprintf(mine.cores, sizeof mine.cores, "%s", core_ranges(machine.allowed).c_str());
-  mine.count = int64_t(machine.allowed.size());
+  std::snprintf(mine.host, sizeof mine.host, "%s", rank.host.c_str());
+  std::snprintf(mine.cores, sizeof mine.cores, "%s", rank.cores.c_str());
+  mine.count = rank.core_count;
+  mine.threads = rank.threads;
   std::vector<Record> all(static_cast<size_t>(world.size()));
   const auto bytes = int64_t(sizeof(Record));
   world.all_gather(make_tensor(&mine, DType::u8, {bytes}),
                    make_tensor(all.data(), DType::u8, {bytes * world.size()}));
   std::vector<Findings::Rank> ranks;
-  for (const auto& record : all) ranks.push_back({record.host, record.cores, int(record.count)});
+  for (const auto& record : all) ranks.push_back({record.host, record.cores, record.count, record.threads});
   return ranks;
+}
+
+/// Where a rank stands in the layout, for people.
+std::string place_text(const Layout& l, int rank) {
+  const Coordinates at = coordinates(l, rank);
+  std::string text = cat("data ", at.data);
+  if (l.context > 1) text += cat(", context ", at.context);
+  if (l.tensor > 1) text += cat(", tensor ", at.tensor);
+  if (l.expert > 1) text += cat(", expert ", at.expert);
+  if (l.expert_tensor > 1) text += cat(", expert_tensor ", at.expert_tensor);
+  return text;
 }
 
 std::string hdf5_version() {
   unsigned major = 0, minor = 0, release = 0;
   return H5get_libversion(&major, &minor, &release) >= 0 ? cat(major, ".", minor, ".", release) : "";
+}
+
+/// Who takes part, and where each stands; an impossible layout is an error of the config's.
+void place_ranks(Findings& f, const DoctorOptions& options) {
+  const bool configured = !options.config.empty() || !options.set.empty();
+  const Config config = configured ? load_config(options.config, options.set) : Config{};
+  const Findings::Rank rank = this_rank(f.machine, config.run.threads);
+  f.device = "cpu";
+  f.ranks = {rank};
+  try {
+    f.launched = launched_by_mpi();
+    if (f.launched) {
+      const std::unique_ptr<Communicator> world = make_world_communicator();
+      Watchdog::instance().start(*world, config.parallel.deadline_s);
+      f.ranks = gather_ranks(*world, rank);
+    }
+  } catch (const Error& e) {
+    f.advice.push_back(e.what());
+  }
+  const int ranks = int(f.ranks.size());
+  f.layout = configured ? check_layout(ranks, config.parallel, layout_limits(config.model))
+                        : check_layout(ranks, {});
+  std::vector<std::string> hosts;
+  for (const auto& r : f.ranks) hosts.push_back(r.host);
+  for (const std::string& warning : placement_warnings(f.layout, hosts)) f.advice.push_back(warning);
 }
 
 void advise_on_ranks(Findings& f) {
@@ -107,27 +155,45 @@ void advise_on_machine(Findings& f) {
         "the address space is limited (ulimit -v): arenas reserve more than they use; lift it");
 }
 
-Findings examine() {
+Findings examine(const DoctorOptions& options) {
   Findings f;
   f.machine = look_at_machine();
   f.mpi = mpi_library_version();
   f.hdf5 = hdf5_version();
-  f.ranks = {{f.machine.host, core_ranges(f.machine.allowed), int(f.machine.allowed.size())}};
   try {
     f.instruction_set = cpu_ops().name();
   } catch (const Error& e) {
     f.instruction_set = "none";
     f.advice.push_back(e.what());
   }
-  try {
-    f.launched = launched_by_mpi();
-    if (f.launched) f.ranks = gather_ranks(*make_world_communicator(), f.machine);
-  } catch (const Error& e) {
-    f.advice.push_back(e.what());
-  }
+  place_ranks(f, options);
   advise_on_ranks(f);
   advise_on_machine(f);
   return f;
+}
+
+Json layout_as_json(const Layout& l) {
+  Json json = Json::make_object();
+  json.set("data", l.data).set("context", l.context).set("tensor", l.tensor);
+  json.set("expert", l.expert).set("expert_tensor", l.expert_tensor);
+  json.set("dense_shard", dense_shard_ranks(l)).set("expert_shard", expert_shard_ranks(l));
+  return json;
+}
+
+Json ranks_as_json(const Findings& f) {
+  Json ranks = Json::make_array();
+  for (size_t i = 0; i < f.ranks.size(); i++) {
+    const Findings::Rank& rank = f.ranks[i];
+    const Coordinates at = coordinates(f.layout, int(i));
+    Json entry = Json::make_object();
+    entry.set("host", rank.host).set("cores", rank.cores).set("device", f.device);
+    entry.set("threads", rank.threads);
+    entry.set("data", at.data).set("context", at.context).set("tensor", at.tensor);
+    entry.set("expert_data", at.expert_data).set("expert", at.expert);
+    entry.set("expert_tensor", at.expert_tensor);
+    ranks.array.push_back(std::move(entry));
+  }
+  return ranks;
 }
 
 Json as_json(const Findings& f) {
@@ -154,14 +220,8 @@ Json as_json(const Findings& f) {
   root.set("mpi", f.mpi.empty() ? Json() : Json(f.mpi));
   root.set("hdf5", f.hdf5);
   root.set("launched_by_mpi", f.launched);
-  Json ranks = Json::make_array();
-  for (const auto& rank : f.ranks) {
-    Json entry = Json::make_object();
-    entry.set("host", rank.host);
-    entry.set("cores", rank.cores);
-    ranks.array.push_back(std::move(entry));
-  }
-  root.set("ranks", std::move(ranks));
+  root.set("layout", layout_as_json(f.layout));
+  root.set("ranks", ranks_as_json(f));
   Json environment = Json::make_object();
   for (const auto& [name, value] : known_environment()) environment.set(name, value);
   root.set("environment", std::move(environment));
@@ -191,8 +251,11 @@ std::string as_text(const Findings& f) {
   line("hdf5", f.hdf5);
   line("mpi", f.mpi.empty() ? "this build has none"
                             : cat(f.mpi, f.launched ? "" : " (not launched by it: one rank)"));
+  line("layout", describe(f.layout));
   for (size_t i = 0; i < f.ranks.size(); i++)
-    line(cat("rank ", int64_t(i)), cat("host ", f.ranks[i].host, ", cores ", f.ranks[i].cores));
+    line(cat("rank ", i),
+         cat("host ", f.ranks[i].host, ", cores ", f.ranks[i].cores, ", ", f.device, ", ", f.ranks[i].threads,
+             f.ranks[i].threads == 1 ? " thread; " : " threads; ", place_text(f.layout, int(i))));
   for (const auto& [name, value] : known_environment()) line("environment", cat(name, "=", value));
   for (const auto& advice : f.advice) line("advice", advice);
   if (f.advice.empty()) line("advice", "nothing to change");
@@ -202,7 +265,7 @@ std::string as_text(const Findings& f) {
 }  // namespace
 
 int run_doctor(const DoctorOptions& options) {
-  const Findings findings = examine();
+  const Findings findings = examine(options);
   if (launched_rank() != 0) return 0;
   const std::string text = options.json ? as_json(findings).text() + "\n" : as_text(findings);
   std::fwrite(text.data(), 1, text.size(), stdout);

@@ -65,7 +65,8 @@ const HelpText kHelp[] = {
     {"inspect", "Show what a checkpoint, a run or a config is: layers, parameters, state.",
      "  jambalaya inspect configs/jamba-v0.1.yaml", "`jambalaya config` prints every value of a config."},
     {"doctor", "Show what this machine offers (CPU, threads, MPI, memory, disk, limits) and what to change.",
-     "  jambalaya doctor\n  mpirun -n 2 --bind-to none jambalaya doctor",
+     "  jambalaya doctor\n  mpirun -n 2 --bind-to none jambalaya doctor\n"
+     "  mpirun -n 4 --bind-to none jambalaya doctor config.yaml --set parallel.tensor=2",
      "follow its advice before a long run."},
     {"config", "Print the resolved config, every value written out, after checking it.",
      R"(  jambalaya config configs/readme.yaml --set model.notation=8/1:7

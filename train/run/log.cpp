@@ -111,10 +111,11 @@ void log_warnings_box() {
 
 void log_failure(const std::string& text, Exit exit) {
   const int rank = log_settings().rank;
-  if (rank != 0 && exit == Exit::usage) return;
+  const bool same_everywhere = exit == Exit::usage || exit == Exit::layout;
+  if (rank != 0 && same_everywhere) return;
   const bool several =
       std::getenv("OMPI_COMM_WORLD_SIZE") && std::atoi(std::getenv("OMPI_COMM_WORLD_SIZE")) > 1;
-  const std::string who = several && exit != Exit::usage ? cat("rank ", rank, ": ") : "";
+  const std::string who = several && !same_everywhere ? cat("rank ", rank, ": ") : "";
   // Every problem of a config is a line of its own.
   for (size_t at = 0; at <= text.size();) {
     const size_t end = std::min(text.find('\n', at), text.size());

@@ -31,7 +31,7 @@ void log_debug(const std::string& line);
 void log_warning(const std::string& line);
 /// All warnings so far in one box; then they are forgotten. Nothing when there are none.
 void log_warnings_box();
-/// "jambalaya: …" for the user, every rank with its number; a usage error, equal on all ranks, once.
+/// "jambalaya: …" for the user, every rank with its number; usage and layout errors, equal on all ranks, once.
 void log_failure(const std::string& text, Exit exit);
 
 /// The box of log_warnings_box as text, lines cut at words to `width` columns.

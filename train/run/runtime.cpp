@@ -56,11 +56,16 @@ int local_size() {
 }
 int local_rank() { return from_environment({"OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"}, 0); }
 
+int default_threads() {
+  const int cores = launched_by_mpi() ? online_cores() / local_size() : int(allowed_cores().size());
+  return std::max(1, cores);
+}
+
 Runtime::Runtime(std::unique_ptr<Mesh> mesh, int threads, int rank, int ranks)
     : mesh_(std::move(mesh)), scratch_("scratch", kScratch) {
-  const bool launched = launched_by_mpi();
-  if (threads <= 0) threads = std::max(1, launched ? online_cores() / ranks : int(allowed_cores().size()));
-  if (launched) keep_to_share(threads, rank, ranks);  // without a launcher the mask is the user's (taskset)
+  if (threads <= 0) threads = default_threads();
+  if (launched_by_mpi())
+    keep_to_share(threads, rank, ranks);  // without a launcher the mask is the user's (taskset)
   pool_ = std::make_unique<ThreadPool>(threads);
   context_ = {.ops = &cpu_ops(), .device = Device::cpu, .pool = pool_.get(), .scratch = &scratch_};
 }

@@ -33,6 +33,8 @@ class Runtime {
 
 /// Ranks of this job on this host, from the launcher's environment (1 without one).
 int local_size();
+/// Threads of a rank whose run.threads is 0: its share of the machine's cores.
+int default_threads();
 int local_rank();
 
 }  // namespace jambalaya
