@@ -36,8 +36,8 @@ inline ModelConfig parity_model() {
   return c;
 }
 
-/// Lengths of the documents in each of 8 rows of unequal length, 192 tokens in all, so that shards of 24 tokens
-/// end inside documents and one document spans four of them.
+/// Lengths of the documents in each of 8 rows of unequal length, 192 tokens in all, so that shards of 24
+/// tokens end inside documents and one document spans four of them.
 inline std::vector<std::vector<int64_t>> parity_rows(int micro_batch) {
   std::vector<std::vector<int64_t>> rows = {{3, 28}, {17}, {1, 25}, {52}, {4, 5}, {8}, {13, 15}, {1, 1, 19}};
   if (micro_batch % 2) std::reverse(rows.begin(), rows.end());

@@ -1,6 +1,6 @@
 // Every layout, the same numbers. Under mpirun -n N this walks over the factorisations of N that the model
-// admits, each in all forms of sharding, and holds them against one rank in the same process. JAMBALAYA_PARITY=full
-// takes every form of sharding with every factorisation; by default they take turns.
+// admits, each in all forms of sharding, and holds them against one rank in the same process.
+// JAMBALAYA_PARITY=full takes every form of sharding with every factorisation; by default they take turns.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -9,7 +9,7 @@
 #include <memory>
 
 #include "model/gather_tensor.h"
-#include "tests/support/cpu_fixture.h"
+#include "tests/support/op_test.h"
 #include "tests/support/parity.h"
 #include "tests/support/ranks.h"
 #include "train/run/engine.h"
@@ -35,8 +35,11 @@ struct Outcome {
 
 class Job {
  public:
-  Job(std::unique_ptr<Communicator> ranks, const Layout& layout, Precision precision, Recompute recompute = Recompute::off)
-      : mesh(std::move(ranks), layout), context(1, "", int64_t(1) << 34), engine(mesh, context, parity_model(), precision, settings(), 1 << 12) {
+  Job(std::unique_ptr<Communicator> ranks, const Layout& layout, Precision precision,
+      Recompute recompute = Recompute::off)
+      : mesh(std::move(ranks), layout),
+        context(1, "", int64_t(1) << 34),
+        engine(mesh, context, parity_model(), precision, settings(), 1 << 12) {
     engine.jamba.recompute = recompute;
     engine.parameters.initialize(5);
     silence_an_expert();
@@ -48,7 +51,8 @@ class Job {
     std::vector<HostBatch> all;
     const int data = mesh_layout().data, rank = data_rank();
     for (int m = 0; m < kMicroBatches; m++)
-      all.push_back(parity_batch(parity_model(), step, m, kParityRows * rank / data, kParityRows * (rank + 1) / data));
+      all.push_back(
+          parity_batch(parity_model(), step, m, kParityRows * rank / data, kParityRows * (rank + 1) / data));
     return all;
   }
   StepLosses gradients(int step) {
@@ -62,7 +66,8 @@ class Job {
   std::map<std::string, std::vector<float>> whole(Tensor flat) {
     std::map<std::string, std::vector<float>> tensors;
     for (const ParameterRow& row : engine.parameters.table())
-      tensors[row.name] = gather_tensor(engine.parameters, flat, engine.parameters.index(row.name), mesh.world());
+      tensors[row.name] =
+          gather_tensor(engine.parameters, flat, engine.parameters.index(row.name), mesh.world());
     return tensors;
   }
 
@@ -101,8 +106,8 @@ class Job {
     for (const OwnedSlice& slice : p.owned()) {
       if (slice.row != row) continue;
       float* owned = p.owned_master().ptr<float>() + slice.at;
-      for (const Piece& piece : pieces(p.table()[size_t(row)], p.ranks(), slice.begin, slice.end))
-        for (const Run& r : runs(p.table()[size_t(row)], piece))
+      for (const Rectangle& piece : pieces(p.table()[size_t(row)], p.ranks(), slice.begin, slice.end))
+        for (const Stretch& r : stretches(p.table()[size_t(row)], piece))
           for (int64_t i = 0; i < r.count; i++)
             if ((r.global + i) / width == 4 || (r.global + i) / width == 5)
               owned[r.local + i - slice.begin] = third[size_t((r.global + i) % width)];
@@ -125,8 +130,9 @@ struct Form {
   bool sequence;
 };
 std::vector<Form> forms() {
-  return {{Sharding::none, 0, true}, {Sharding::optimizer, 0, true}, {Sharding::full, 0, true}, {Sharding::full, 2, true},
-          {Sharding::none, 0, false}, {Sharding::optimizer, 2, false}, {Sharding::full, 0, false}};
+  return {{Sharding::none, 0, true}, {Sharding::optimizer, 0, true}, {Sharding::full, 0, true},
+          {Sharding::full, 2, true}, {Sharding::none, 0, false},     {Sharding::optimizer, 2, false},
+          {Sharding::full, 0, false}};
 }
 
 LayoutLimits limits() {
@@ -156,15 +162,17 @@ std::vector<Layout> layouts(size_t stride = 1) {
 
 std::string name(const Layout& l) {
   const char* sharding[] = {"none", "optimizer", "full"};
-  return cat(describe(l), " sharding=", sharding[int(l.sharding)], " shard=", l.shard, " sequence=", l.sequence);
+  return cat(describe(l), " sharding=", sharding[int(l.sharding)], " shard=", l.shard,
+             " sequence=", l.sequence);
 }
 
 void expect_near(double ours, double theirs, double tolerance, const char* what) {
-  EXPECT_LE(std::abs(ours - theirs), tolerance * (1 + std::abs(theirs))) << what << ": " << ours << " against " << theirs;
+  EXPECT_LE(std::abs(ours - theirs), tolerance * (1 + std::abs(theirs)))
+      << what << ": " << ours << " against " << theirs;
 }
 
-void expect_same(const std::map<std::string, std::vector<float>>& ours, const std::map<std::string, std::vector<float>>& theirs,
-                 double tolerance) {
+void expect_same(const std::map<std::string, std::vector<float>>& ours,
+                 const std::map<std::string, std::vector<float>>& theirs, double tolerance) {
   ASSERT_EQ(ours.size(), theirs.size());
   for (const auto& [tensor, values] : theirs) {
     const auto& mine = ours.at(tensor);
@@ -206,7 +214,9 @@ TEST(layouts, nobody_chooses_the_silent_expert) {
   const auto& gradient = one_rank(Precision::f32).gradients.at("layers.0.feed_forward.experts.down_proj");
   const size_t size = gradient.size() / 8;
   double of_fifth = 0, of_fourth = 0;
-  for (size_t i = 0; i < size; i++) of_fifth += std::abs(double(gradient[5 * size + i])), of_fourth += std::abs(double(gradient[4 * size + i]));
+  for (size_t i = 0; i < size; i++)
+    of_fifth += std::abs(double(gradient[5 * size + i])),
+        of_fourth += std::abs(double(gradient[4 * size + i]));
   EXPECT_EQ(of_fifth, 0);
   EXPECT_GT(of_fourth, 0);
 }
@@ -217,7 +227,8 @@ TEST(layouts, same_ten_steps_any_layout) {
     SCOPED_TRACE(name(layout));
     const Outcome run = Job(all_ranks(), layout, Precision::f32).run(10);
     ASSERT_EQ(run.course.size(), expected.course.size());
-    for (size_t i = 0; i < run.course.size(); i++) expect_near(run.course[i], expected.course[i], 2e-4, i % 2 ? "norm" : "objective");
+    for (size_t i = 0; i < run.course.size(); i++)
+      expect_near(run.course[i], expected.course[i], 2e-4, i % 2 ? "norm" : "objective");
     expect_same(run.trained, expected.trained, 2e-3);
   }
 }
