@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/trace.h"
+
 namespace jambalaya {
 
 CommunicationQueue::~CommunicationQueue() {
@@ -32,6 +34,7 @@ void CommunicationQueue::wait(int64_t job) {
 void CommunicationQueue::drain() { wait(pushed_); }
 
 void CommunicationQueue::work() {
+  trace::name_thread("communication");
   std::unique_lock lock(mutex_);
   for (;;) {
     changed_.wait(lock, [this] { return stop_ || !jobs_.empty(); });
