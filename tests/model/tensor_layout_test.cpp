@@ -1,10 +1,11 @@
 // Tensor, sequence, expert and data parallelism compute the same as one rank: losses, every gradient, scores,
 // telemetry and generated tokens. Sizes do not divide by the ranks wherever they need not.
-#include "tests/support/layout.h"
-
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include "model/placement.h"
+#include "tests/support/layout.h"
 
 namespace jambalaya {
 namespace {
@@ -166,6 +167,78 @@ TEST(TensorLayout, close_in_bf16) {
     m.parameters.initialize(3);
     m.parameters.refresh_compute(m.context);
   });
+}
+
+/// Bytes that all ranks of a group sent by one kind of collective.
+int64_t sent(Communicator& group, Collective kind) {
+  int64_t bytes = group.count(kind).bytes;
+  world().all_reduce(make_tensor(&bytes, {1}));
+  return bytes;
+}
+
+TEST(TensorLayout, tensor_ranks_send_what_the_formulas_say) {
+  ModelConfig c = layout_model();
+  c.channel_pattern = "D";
+  c.act_loss_alpha = 0;
+  TestModel whole(c);
+  const TestBatch batch = batch_of(c);
+  const int64_t t = world().size(), counted = batch.counted(), inner = c.dt_rank() + 2 * c.mamba_d_state;
+  for (bool sequence : {true, false}) {
+    RankModel part(whole, {.tensor = int(t), .sequence = sequence});
+    Communicator& tensor = part.mesh.tensor();
+    part.jamba.train(part.context, batch.view(), batch.scale(), make_tensor(part.sums, {kLossSums}));
+    // [T, D] in fp32, sent to or summed over the other ranks, by all ranks together.
+    const int64_t rows = batch.tokens() * c.hidden_size * 4 * (t - 1), branches = 2 * c.num_hidden_layers;
+    // A branch gathers its input, in the backward its output's gradient and its input again; so do embedding
+    // and head where they pass. The head besides gathers four numbers a counted token and rank.
+    const int64_t statistics = counted * 16 * t * (t - 1);
+    EXPECT_EQ(sent(tensor, Collective::all_gather),
+              (sequence ? rows * (3 * branches + 1 + 1) : 0) + statistics);
+    EXPECT_EQ(sent(tensor, Collective::reduce_scatter), sequence ? rows * (2 * branches + 1 + 1) : 0);
+    // Two layers are Mamba: the sum before the norms, and its mirror.
+    const int64_t sums = 2 * 2 * (2 * batch.tokens() * inner * 4 * (t - 1));
+    EXPECT_EQ(sent(tensor, Collective::all_reduce),
+              sums + (sequence ? 0 : 2 * rows * (2 * branches + 1 + 1)));
+  }
+}
+
+TEST(TensorLayout, exchange_sends_rows_to_the_ranks_of_their_experts_alone) {
+  ModelConfig c = layout_model();
+  c.num_experts_per_tok = c.num_experts;  // every row goes to every expert: the traffic is known
+  TestModel whole(c);
+  const TestBatch batch = batch_of(c);
+  const int ranks = world().size();
+  for (int slices = 1; slices <= ranks; slices *= 2) {
+    const int experts = ranks / slices;
+    RankModel part(whole, {.data = ranks, .expert = experts, .expert_tensor = slices});
+    const TestBatch own = part.share_of(batch);
+    part.jamba.train(part.context, own.view(), batch.scale(), make_tensor(part.sums, {kLossSums}));
+    // A row of an expert goes to all slices of it, and so do results, gradients of results and gradients of
+    // rows; of the experts x slices ranks one is the row's home. Two layers have experts.
+    const int64_t row = c.hidden_size * 4, copies = batch.tokens() * c.num_experts / experts;
+    EXPECT_EQ(sent(part.mesh.experts(), Collective::all_to_all), 2 * 4 * copies * (ranks - 1) * row);
+    EXPECT_EQ(sent(part.mesh.experts(), Collective::all_gather), 2 * c.num_experts * 4 * ranks * (ranks - 1));
+  }
+}
+
+TEST(TensorLayout, activations_are_cut_over_tensor_ranks) {
+  ModelConfig c = layout_model();
+  c.intermediate_size = 8;
+  TestModel whole(c);
+  const TestBatch batch({512, 512}, c.vocab_size, 5);
+  whole.train(batch);
+  const std::map<std::string, int64_t> want = whole.jamba.saved_arena().high_water_by_tag();
+  const int t = world().size();
+  RankModel part(whole, {.tensor = t});
+  part.train(batch);
+  const std::map<std::string, int64_t> got = part.jamba.saved_arena().high_water_by_tag();
+  for (const char* tag :
+       {"residual stream", "norm output", "mixer output", "channel mixer output", "mamba xz", "mamba u",
+        "mamba s", "mamba o", "mamba states", "attention q", "attention o", "mlp gate and up", "router",
+        "experts out", "final gradient", "residual gradient"}) {
+    ASSERT_TRUE(got.contains(tag) && want.contains(tag)) << tag;
+    EXPECT_LE(got.at(tag), want.at(tag) / t + 2048) << tag;  // up to 64 bytes a tensor of rounding
+  }
 }
 
 TEST(TensorLayout, same_scores_as_one_rank) {

@@ -19,7 +19,7 @@ questions() {
 }
 
 # Three samples drawn at random, prompt in chunks of 5: each data rank has one or two, with 4 some have none.
-generation() { echo generate run --prompt "this is a rather" --samples 3 --max-tokens 12 --prefill-chunk 5 --threads 1 --json; }
+generation=(generate run --prompt "this is a rather" --samples 3 --max-tokens 12 --prefill-chunk 5 --threads 1 --json)
 ids() { tr -d ' \n' | grep -o '"ids":\[[0-9,]*\]'; }
 scores() { tr -d ' \n' | tr ',{}[]' '\n' | grep -E '^("(held|acc|targets|questions)[^:]*":)?-?[0-9.e+-]+$' | sed 's/.*://'; }
 
@@ -28,7 +28,7 @@ same_tokens_and_scores() {
   shift
   local options=() got
   for setting in "$@"; do options+=(--set "parallel.$setting"); done
-  got=$(ranks "$n" $(generation) "${options[@]}" | ids) || fail "generate on $n ranks with $* ended with $?"
+  got=$(ranks "$n" "${generation[@]}" "${options[@]}" | ids) || fail "generate on $n ranks with $* ended with $?"
   [ "$got" = "$want_ids" ] || fail "generate on $n ranks with $* gave other tokens: $got"
   ranks "$n" evaluate run --data data --choices questions.jsonl --sequence-length 24 --batch 1 --threads 1 --json \
     "${options[@]}" | scores >got.scores || fail "evaluate on $n ranks with $* ended with $?"
@@ -51,17 +51,17 @@ refused() {
 prepare >prepare.log 2>&1 || fail "the data could not be made"
 "$jambalaya" train config.yaml --set run.folder=run --set train.steps=4 >train.log 2>&1 || fail "training ended with $?"
 questions >questions.jsonl
-want_ids=$("$jambalaya" $(generation) 2>>serving.log | ids)
+want_ids=$("$jambalaya" "${generation[@]}" 2>>serving.log | ids) || fail "generate on one rank ended with $?"
 [ "$(wc -l <<<"$want_ids")" -eq 3 ] || fail "one rank gave no three samples: $want_ids"
 "$jambalaya" evaluate run --data data --choices questions.jsonl --sequence-length 24 --batch 1 --threads 1 --json \
-  2>>serving.log | scores >want.scores
+  2>>serving.log | scores >want.scores || fail "evaluate on one rank ended with $?"
 
 same_tokens_and_scores 2 tensor=2
 same_tokens_and_scores 2 tensor=2 sequence=false expert=2
 same_tokens_and_scores 2 data=2
 same_tokens_and_scores 4 tensor=2 expert=2 expert_tensor=2
 same_tokens_and_scores 4 expert=4
-refused 4 "parallel.tensor, parallel.expert or parallel.data" 2 $(generation) --set parallel.context=2
-refused 4 "admi\|valid" 2 $(generation) --set parallel.tensor=3
-refused 2 "only parallel" 2 $(generation) --set model.hidden_size=8
+refused 4 "parallel.context" 2 "${generation[@]}" --set parallel.context=2
+refused 4 "admi\|valid" 2 "${generation[@]}" --set parallel.tensor=3
+refused 2 "only parallel" 2 "${generation[@]}" --set model.hidden_size=8
 echo "serving ranks: all well"
