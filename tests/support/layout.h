@@ -25,7 +25,7 @@ inline TestBatch documents_of(const TestBatch& batch, size_t first, size_t last)
   return part;
 }
 
-/// Relative error in the Euclidean norm; a reference of zeros must be met to `floor`.
+/// Relative error in the Euclidean norm; of references smaller than `floor`, relative to that.
 inline double relative_error(const std::vector<float>& got, const std::vector<float>& want,
                              double floor = 1e-7) {
   double error = 0, norm = 0;
