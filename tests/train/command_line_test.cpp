@@ -94,6 +94,7 @@ TEST(CommandLine, help_of_every_command_teaches_by_example) {
                                                           {"export"},
                                                           {"import"},
                                                           {"compare"},
+                                                          {"compare-runs"},
                                                           {"inspect"},
                                                           {"doctor"},
                                                           {"config"}};

@@ -118,14 +118,19 @@ RankReport write_rank_file(const std::string& temporary, int rank, const std::ve
     JAMBALAYA_CHECK(box.local.dtype == DType::f32 && box.local.packed(), box.name, " ", box.local.describe());
     if (box.local.numel() == 0) continue;
     if (!writer) writer.emplace(path);
+    std::vector<float> filled;
+    if (box.fill) {
+      filled.resize(size_t(box.local.numel()));
+      box.fill(filled.data());
+    }
+    const float* values = box.fill ? filled.data() : box.local.ptr<float>();
     RankReport::Entry entry{box.name, box.global_shape, {}};
     entry.box.offset = box.offset;
     entry.box.shape = shape_of(box.local);
     entry.box.dataset = box.name + "@";
     for (size_t d = 0; d < box.offset.size(); d++) entry.box.dataset += cat(d ? "," : "", box.offset[d]);
-    entry.box.hash = xxh3_of_bytes(box.local.data, size_t(box.local.bytes()));
-    writer->write(entry.box.dataset, box.name, box.global_shape, box.offset, entry.box.shape,
-                  box.local.ptr<float>());
+    entry.box.hash = xxh3_of_bytes(values, size_t(box.local.bytes()));
+    writer->write(entry.box.dataset, box.name, box.global_shape, box.offset, entry.box.shape, values);
     report.entries.push_back(std::move(entry));
   }
   if (writer) {

@@ -3,6 +3,8 @@
 // Written to a temporary folder, fsynced, renamed, published last: a torn save is never loaded.
 #pragma once
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -19,6 +21,9 @@ struct Box {
   std::vector<int64_t> global_shape;  ///< of the whole tensor
   std::vector<int64_t> offset;        ///< of this part
   Tensor local;                       ///< packed f32
+  /// Saving alone, when `local` has a shape but no memory: gives the values while the box is written, so that
+  /// no more than one such box is in memory.
+  std::function<void(float* out)> fill = nullptr;
 };
 
 /// Everything of a run besides tensors, small and the same on every rank.
@@ -80,6 +85,8 @@ std::optional<CheckpointInfo> newest_checkpoint(const std::string& folder,
 /// What a user may mean by a checkpoint's path: the step folder, the folder of checkpoints, or the run's
 /// folder; of several the newest that verifies. Throws Error(checkpoint) when there is none.
 CheckpointInfo resolve_checkpoint(const std::string& path, std::string* warnings = nullptr);
+/// The steps of which a folder has checkpoints and where they lie, oldest first; none is opened.
+std::map<int64_t, std::string> checkpoints_of(const std::string& folder);
 /// Removes old checkpoints by the retention rule (the last `keep_last`, at least one, and multiples of
 /// `keep_every` when that is > 0; never the newest verified one) and what interrupted saves left. One rank
 /// calls it, between saves.

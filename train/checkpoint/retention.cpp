@@ -86,6 +86,12 @@ std::optional<CheckpointInfo> newest_checkpoint(const std::string& folder,
   return std::nullopt;
 }
 
+std::map<int64_t, std::string> checkpoints_of(const std::string& folder) {
+  std::map<int64_t, std::string> steps;
+  for (const Found& found : list_checkpoints(folder)) steps[found.step] = found.path.string();
+  return steps;
+}
+
 CheckpointInfo resolve_checkpoint(const std::string& path, std::string* warnings) {
   std::error_code error;
   if (!fs::exists(path, error)) throw Error(Exit::checkpoint, cat(path, ": no such folder"));

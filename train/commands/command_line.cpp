@@ -94,6 +94,7 @@ struct Parsed {
   ExportCommandOptions export_;
   ImportCommandOptions import;
   CompareOptions compare;
+  CompareRunsOptions compare_runs;
   InspectOptions inspect;
   DoctorOptions doctor;
   ConfigOptions config;
@@ -227,6 +228,7 @@ void add_interchange_commands(CLI::App& root, Parsed& p) {
     app->add_option("HF_FOLDER", o.folder, "config.json and safetensors, Hugging Face's or native")
         ->required();
     app->add_option("--output", o.output, "Folder of the checkpoint to write")->required();
+    app->add_flag("--overwrite", o.overwrite, "Write although the folder holds a checkpoint already");
     add_json(*app, o.json);
   }
   {
@@ -245,11 +247,23 @@ void add_interchange_commands(CLI::App& root, Parsed& p) {
 
 void add_looking_commands(CLI::App& root, Parsed& p) {
   {
+    auto& o = p.compare_runs;
+    CLI::App* app = command(root, "compare-runs");
+    app->add_option("A", o.a, "A run's folder, or a checkpoint")->required();
+    app->add_option("B", o.b, "The other one")->required();
+    add_number(*app, "--tolerance", o.tolerance,
+               "Differences up to this are none: relative, of a tensor in the L2 norm; 0: the same bits", 0,
+               10);
+    add_json(*app, o.json);
+  }
+  {
     auto& o = p.inspect;
     CLI::App* app = command(root, "inspect");
     app->add_option("PATH", o.path, "A checkpoint, a run's folder or a config")->required();
     app->add_flag("--tensors", o.tensors, "One line for each tensor");
-    app->add_flag("--verify", o.verify, "Compare the hashes of a checkpoint");
+    app->add_flag(
+        "--verify", o.verify,
+        "Exit with 6 when a checkpoint that was looked at is damaged, even if an older one is whole");
     add_json(*app, o.json);
   }
   {
@@ -346,6 +360,7 @@ Command chosen(const CLI::App& root, const Parsed& p) {
   if (path == "export") return p.export_;
   if (path == "import") return p.import;
   if (path == "compare") return p.compare;
+  if (path == "compare-runs") return p.compare_runs;
   if (path == "inspect") return p.inspect;
   if (path == "config") return p.config;
   JAMBALAYA_CHECK(path == "doctor", "no options for the command ", path);

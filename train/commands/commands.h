@@ -96,6 +96,7 @@ struct ExportCommandOptions {
 
 struct ImportCommandOptions {
   std::string folder, output;
+  bool overwrite = false;
   bool json = false;
 };
 
@@ -105,6 +106,12 @@ struct CompareOptions {
   std::string precision = "f32";  ///< or bf16
   std::vector<std::string> set;   ///< "model.key=value"
   int threads = 0;
+  bool json = false;
+};
+
+struct CompareRunsOptions {
+  std::string a, b;      ///< run folders, folders of checkpoints, or checkpoints
+  double tolerance = 0;  ///< relative; 0: the same bits
   bool json = false;
 };
 
@@ -143,14 +150,15 @@ int run_generate(const GenerateOptions& options);
 int run_export(const ExportCommandOptions& options);
 int run_import(const ImportCommandOptions& options);
 int run_compare(const CompareOptions& options);
+int run_compare_runs(const CompareRunsOptions& options);
 int run_inspect(const InspectOptions& options);
 int run_doctor(const DoctorOptions& options);
 int run_config(const ConfigOptions& options);
 
-using Command =
-    std::variant<ShowText, TokenizerTrainOptions, TokenizerEncodeOptions, DataEncodeOptions,
-                 DataInspectOptions, TrainOptions, EvaluateOptions, GenerateOptions, ExportCommandOptions,
-                 ImportCommandOptions, CompareOptions, InspectOptions, DoctorOptions, ConfigOptions>;
+using Command = std::variant<ShowText, TokenizerTrainOptions, TokenizerEncodeOptions, DataEncodeOptions,
+                             DataInspectOptions, TrainOptions, EvaluateOptions, GenerateOptions,
+                             ExportCommandOptions, ImportCommandOptions, CompareOptions, CompareRunsOptions,
+                             InspectOptions, DoctorOptions, ConfigOptions>;
 
 struct CommandLine {
   GlobalOptions global;

@@ -65,6 +65,18 @@ const HelpText kHelp[] = {
      "  jambalaya compare goldens/hybrid_moe --precision bf16",
      "exit code 0 means that everything is within tolerance, 17 that something is not; docs/numerics.md "
      "explains the figures."},
+    {"compare-runs",
+     "Name the first step and the first tensor in which two runs differ: two layouts, devices, versions or "
+     "repetitions.",
+     R"(  jambalaya compare-runs runs/one-rank runs/four-ranks --tolerance 1e-5
+  jambalaya compare-runs runs/first runs/repeated
+  jambalaya compare-runs runs/a/checkpoints/step-00000100 runs/b/checkpoints/step-00000100)",
+     R"(exit code 0 means equal, 17 different. What differs first tells where to look:
+  - the loss of step 1: the weights at the start, the batch, or the forward pass;
+  - the gradient norm of a step whose loss is equal: the backward pass or a sum over ranks;
+  - a later loss: the update before it. Save more often around it (checkpoint.every=1, keep_last=100) and
+    compare again: the first tensor's adam_m says that its gradient differed, param alone the update.
+Several layouts add in other orders: 1e-6 to 1e-4 in fp32 is rounding and grows with the steps.)"},
     {"inspect", "Show what a checkpoint, a run or a config is: layers, parameters, state.",
      "  jambalaya inspect configs/jamba-v0.1.yaml", "`jambalaya config` prints every value of a config."},
     {"doctor", "Show what this machine offers (CPU, threads, MPI, memory, disk, limits) and what to change.",

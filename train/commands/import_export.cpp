@@ -1,12 +1,13 @@
-// jambalaya import, jambalaya export: between Hugging Face folders and checkpoints.
+// jambalaya import, jambalaya export: between Hugging Face folders and checkpoints, a tensor at a time.
 #include <cstdio>
+#include <exception>
 #include <filesystem>
 
 #include "parallel/communicator.h"
-#include "train/checkpoint/checkpoint.h"
+#include "train/checkpoint/whole.h"
 #include "train/commands/commands.h"
 #include "train/files.h"
-#include "train/interop/huggingface.h"
+#include "train/interop/weights.h"
 #include "train/json.h"
 
 namespace jambalaya {
@@ -15,14 +16,33 @@ namespace {
 namespace fs = std::filesystem;
 constexpr int64_t tokenizer_limit = 64'000'000;
 
-std::vector<Box> parameter_boxes(const Parameters& parameters) {
+/// Boxes that are read from the folder while they are written: one tensor in memory at a time. A save that
+/// fails because of the folder's content leaves its reason in `refused`.
+std::vector<Box> boxes_to_import(const FolderWeights& weights, std::exception_ptr& refused) {
   std::vector<Box> boxes;
-  for (int row = 0; row < int(parameters.table().size()); row++) {
-    const ParameterRow& r = parameters.table()[size_t(row)];
-    boxes.push_back(
-        {cat("param/", r.name), r.shape, std::vector<int64_t>(r.shape.size(), 0), parameters.master(row)});
+  for (int row = 0; row < int(weights.table().size()); row++) {
+    const ParameterRow& r = weights.table()[size_t(row)];
+    Box box = whole_box("param/" + r.name, r.shape, nullptr);
+    box.fill = [&weights, &refused, row](float* out) {
+      try {
+        weights.read(row, out);
+      } catch (const Error&) {
+        refused = std::current_exception();
+        throw;
+      }
+    };
+    boxes.push_back(std::move(box));
   }
   return boxes;
+}
+
+/// A folder with checkpoints is not added to by accident: what is newest in it would change its meaning.
+void check_output(const ImportCommandOptions& options) {
+  if (options.overwrite) return;
+  for (const fs::path& folder : {fs::path(options.output), fs::path(options.output) / "checkpoints"})
+    if (const auto steps = checkpoints_of(folder.string()); !steps.empty())
+      throw Error(Exit::usage, cat(options.output, ": holds a checkpoint already (", steps.begin()->second,
+                                   "); choose another folder, or write its step 0 with --overwrite"));
 }
 
 void print_result(bool json, const char* what, const std::string& path, const ModelConfig& config) {
@@ -42,17 +62,22 @@ void print_result(bool json, const char* what, const std::string& path, const Mo
 }  // namespace
 
 int run_import(const ImportCommandOptions& options) {
+  check_output(options);
   const ModelConfig config = read_model_config(options.folder);
-  check_weights(options.folder, config);  // before memory is taken for what config.json claims
-  Parameters parameters(config, Precision::f32, false);
-  import_weights(options.folder, parameters);
+  const FolderWeights weights(options.folder, config);
   TrainState state;
   const fs::path tokenizer = fs::path(options.folder) / "tokenizer.json";
   if (fs::exists(tokenizer)) state.tokenizer_json = read_small_file(tokenizer.string(), tokenizer_limit);
   const auto world = make_single_communicator();
-  const std::string path =
-      save_checkpoint(*world, options.output, parameter_boxes(parameters), state, config, true);
-  print_result(options.json, "imported", path, config);
+  std::exception_ptr refused;
+  try {
+    const std::string path =
+        save_checkpoint(*world, options.output, boxes_to_import(weights, refused), state, config, true);
+    print_result(options.json, "imported", path, config);
+  } catch (const Error&) {
+    if (refused) std::rethrow_exception(refused);
+    throw;
+  }
   return int(Exit::ok);
 }
 
@@ -62,15 +87,13 @@ int run_export(const ExportCommandOptions& options) {
   std::string warnings;
   const CheckpointInfo info = resolve_checkpoint(options.checkpoint, &warnings);
   std::fputs(warnings.c_str(), stderr);
-  Parameters parameters(info.model, Precision::f32, false);
-  std::vector<Box> boxes = parameter_boxes(parameters);
-  read_boxes(info, boxes);
   ExportOptions how;
   how.format = options.format == "native" ? ExportFormat::native : ExportFormat::huggingface;
   how.dtype = options.dtype;
   how.max_shard_bytes = options.max_shard_bytes;
   how.tokenizer_json = info.state.tokenizer_json;
-  export_weights(options.output, parameters, how, options.overwrite);
+  CheckpointWeights weights(info, largest_part(export_parts(info.model, how.format)));
+  export_weights(options.output, weights, how, options.overwrite);
   print_result(options.json, "exported", options.output, info.model);
   return int(Exit::ok);
 }

@@ -37,10 +37,9 @@ void add_model(Json& facts, const ModelConfig& config) {
   facts.set("active_parameters", count.active);
 }
 
-Json of_checkpoint(const InspectOptions& options) {
-  std::string warnings;
-  const CheckpointInfo info = resolve_checkpoint(options.path, &warnings);
-  std::fputs(warnings.c_str(), stderr);
+/// `damaged`: of checkpoints that were passed over.
+Json of_checkpoint(const InspectOptions& options, std::string& damaged) {
+  const CheckpointInfo info = resolve_checkpoint(options.path, &damaged);
   Json facts = Json::make_object(), tensors = Json::make_array();
   facts.set("kind", "checkpoint");
   facts.set("path", info.path);
@@ -119,7 +118,7 @@ Json of_config(const InspectOptions& options) {
   return facts;
 }
 
-Json facts_of(const InspectOptions& options) {
+Json facts_of(const InspectOptions& options, std::string& damaged) {
   const fs::path path(options.path);
   const std::string extension = path.extension().string();
   std::error_code error;
@@ -140,7 +139,7 @@ Json facts_of(const InspectOptions& options) {
         parse_json(read_small_file((path / "manifest.json").string(), int64_t(1) << 30), options.path);
     if (!manifest.find("self_hash")) return of_data_folder(options);
   }
-  return of_checkpoint(options);
+  return of_checkpoint(options, damaged);
 }
 
 void print_facts(const Json& facts) {
@@ -159,11 +158,18 @@ void print_facts(const Json& facts) {
 }  // namespace
 
 int run_inspect(const InspectOptions& options) {
-  const Json facts = facts_of(options);
+  std::string damaged;
+  const Json facts = facts_of(options, damaged);
+  std::fputs(damaged.c_str(), stderr);
   if (options.json)
     std::printf("%s\n", facts.text().c_str());
   else
     print_facts(facts);
+  // Without --verify the question is what the run holds, and that was answered.
+  if (options.verify && !damaged.empty())
+    throw Error(Exit::checkpoint, cat(options.path,
+                                      ": holds damaged checkpoints (above); what is shown is the newest that "
+                                      "is whole, and the one that --resume auto takes"));
   return int(Exit::ok);
 }
 

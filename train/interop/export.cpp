@@ -7,6 +7,7 @@
 #include "train/config.h"
 #include "train/interop/huggingface.h"
 #include "train/interop/safetensors.h"
+#include "train/interop/weights.h"
 #include "train/json.h"
 
 namespace jambalaya {
@@ -18,27 +19,16 @@ std::string inside(const std::string& folder, const std::string& name) {
   return (fs::path(folder) / name).string();
 }
 
-TensorSource source_of(const Parameters& parameters, std::string name, std::vector<int64_t> shape, int row,
-                       ElementRange range, SafeType type) {
-  const Tensor master = parameters.master(row);
-  JAMBALAYA_CHECK(master.numel() == parameters.table()[size_t(row)].numel(), "export needs whole parameters");
-  const float* data = master.ptr<float>() + range.first;
-  return {std::move(name), type, std::move(shape),
-          [data](int64_t first, int64_t count, float* out) { std::copy_n(data + first, count, out); }};
-}
-
-std::vector<TensorSource> sources(const Parameters& parameters, const ExportOptions& options) {
+std::vector<TensorSource> sources(WeightSource& weights, const ExportOptions& options) {
   const SafeType type = options.dtype == "bf16" ? SafeType::bf16 : SafeType::f32;
   std::vector<TensorSource> out;
-  if (options.format == ExportFormat::native) {
-    for (int row = 0; row < int(parameters.table().size()); row++) {
-      const ParameterRow& r = parameters.table()[size_t(row)];
-      out.push_back(source_of(parameters, r.name, r.shape, row, {0, r.numel()}, type));
-    }
-  } else {
-    for (const HfTensor& t : hf_tensors(parameters.config(), parameters.table()))
-      out.push_back(source_of(parameters, t.hf_name, t.hf_shape, t.row,
-                              elements_of(t, parameters.table()[size_t(t.row)]), type));
+  for (HfTensor& part : export_parts(weights.config(), options.format)) {
+    std::string name = part.hf_name;
+    std::vector<int64_t> shape = part.hf_shape;
+    out.push_back({std::move(name), type, std::move(shape),
+                   [&weights, part = std::move(part)](int64_t first, int64_t count, float* values) {
+                     weights.read(part, first, count, values);
+                   }});
   }
   return out;
 }
@@ -62,9 +52,9 @@ std::string native_config(const ModelConfig& config) {
 
 /// Writes everything into `folder`; returns the names in the order in which they may appear: the config last,
 /// so that a folder without it is seen to be incomplete.
-std::vector<std::string> write_files(const std::string& folder, const Parameters& parameters,
+std::vector<std::string> write_files(const std::string& folder, WeightSource& weights,
                                      const ExportOptions& options) {
-  const ModelConfig& config = parameters.config();
+  const ModelConfig& config = weights.config();
   std::vector<std::pair<std::string, std::string>> texts;
   if (!options.tokenizer_json.empty()) {
     TokenizerFiles tokenizer = hf_tokenizer_files(options.tokenizer_json, config);
@@ -80,7 +70,7 @@ std::vector<std::string> write_files(const std::string& folder, const Parameters
     texts.emplace_back("jambalaya.json", native_config(config));
   }
   std::vector<std::string> names =
-      write_safetensors_folder(folder, sources(parameters, options), options.max_shard_bytes);
+      write_safetensors_folder(folder, sources(weights, options), options.max_shard_bytes);
   for (const auto& [name, text] : texts) {
     write_new_file(inside(folder, name), text);
     names.push_back(name);
@@ -110,23 +100,29 @@ std::vector<std::string> present_files(const std::string& folder) {
 
 void export_weights(const std::string& folder, const Parameters& parameters, const ExportOptions& options,
                     bool overwrite) {
+  ParameterWeights weights(parameters);
+  export_weights(folder, weights, options, overwrite);
+}
+
+void export_weights(const std::string& folder, WeightSource& weights, const ExportOptions& options,
+                    bool overwrite) {
   if (options.dtype != "f32" && options.dtype != "bf16")
     throw Error(Exit::usage, cat("dtype ", options.dtype, ": f32 or bf16 is expected"));
   if (options.max_shard_bytes < 1)
     throw Error(Exit::usage, cat("shards of ", options.max_shard_bytes, " bytes: at least 1 is needed"));
   if (options.format == ExportFormat::huggingface)
-    model_config_to_hf(parameters.config(), "float32");  // refuses before writing
+    model_config_to_hf(weights.config(), "float32");  // refuses before writing
   create_folders(folder);
   const std::vector<std::string> old = present_files(folder);
   if (!old.empty() && !overwrite)
-    throw Error(Exit::usage,
-                cat(folder, ": holds a model already (", old[0], "); choose another folder or overwrite it"));
+    throw Error(Exit::usage, cat(folder, ": holds a model already (", old[0],
+                                 "); choose another folder, or replace it with --overwrite"));
   const std::string temporary = inside(folder, cat(".export-", int64_t(::getpid())));
   std::error_code error;
   fs::remove_all(temporary, error);
   try {
     create_folders(temporary);
-    const std::vector<std::string> names = write_files(temporary, parameters, options);
+    const std::vector<std::string> names = write_files(temporary, weights, options);
     for (const std::string& name : old) fs::remove(inside(folder, name));
     for (const std::string& name : names) rename_path(inside(temporary, name), inside(folder, name));
     fs::remove_all(temporary);

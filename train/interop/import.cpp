@@ -8,6 +8,7 @@
 #include "train/interop/huggingface.h"
 #include "train/interop/names.h"
 #include "train/interop/safetensors.h"
+#include "train/interop/weights.h"
 #include "train/json.h"
 
 namespace jambalaya {
@@ -159,11 +160,27 @@ ModelConfig read_model_config(const std::string& folder) {
   }
 }
 
-void check_weights(const std::string& folder, const ModelConfig& config) {
+struct FolderWeights::Files {
+  SafeTensorsFolder folder;
+  std::vector<FilePart> parts;  ///< by row, in the order of their elements
+};
+
+FolderWeights::FolderWeights(const std::string& folder, const ModelConfig& config)
+    : table_(parameter_table(config)) {
   const bool native = is_native(folder);
-  const SafeTensorsFolder files(folder);
-  plan(files.entries(), config, parameter_table(config), native, folder);
+  files_.reset(new Files{SafeTensorsFolder(folder), {}});
+  files_->parts = plan(files_->folder.entries(), config, table_, native, folder);
 }
+FolderWeights::~FolderWeights() = default;
+
+void FolderWeights::read(int row, float* out) const {
+  const auto before = [](const FilePart& part, int r) { return part.row < r; };
+  for (auto part = std::lower_bound(files_->parts.begin(), files_->parts.end(), row, before);
+       part != files_->parts.end() && part->row == row; part++)
+    read_finite(*part, 0, part->range.count, out + part->range.first);
+}
+
+void check_weights(const std::string& folder, const ModelConfig& config) { FolderWeights(folder, config); }
 
 void import_weights(const std::string& folder, Parameters& parameters) {
   const bool native = is_native(folder);
