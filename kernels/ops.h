@@ -296,6 +296,11 @@ struct ScaleCopy {
   float alpha = 1;
   bool accumulate = false;
 };
+/// y = a * x + b, element by element; packed f32 of one shape. y may be x's or b's memory. (The scan's state
+/// through a shard's affine map.)
+struct MultiplyAdd {
+  Tensor a, x, b, y;
+};
 /// x[rows, n] += bias[n].
 struct AddBias {
   Tensor x, bias;
@@ -360,6 +365,7 @@ class Ops {
   virtual void combine_forward(Context&, const CombineForward&) = 0;
   virtual void combine_backward(Context&, const CombineBackward&) = 0;
   virtual void scale_copy(Context&, const ScaleCopy&) = 0;
+  virtual void multiply_add(Context&, const MultiplyAdd&) = 0;
   virtual void add_bias(Context&, const AddBias&) = 0;
   virtual void bias_backward(Context&, const BiasBackward&) = 0;
   virtual void sum_squares(Context&, const SumSquares&) = 0;

@@ -57,6 +57,7 @@ Tensor Tensor::at(int64_t i) const {
   t.data = address(i * row_stride);
   t.rank = rank - 1;
   for (int d = 0; d < t.rank; d++) t.shape[size_t(d)] = shape[size_t(d) + 1];
+  t.shape[size_t(t.rank)] = 0;  // as in any tensor of that rank: shapes are compared whole
   t.row_stride = t.columns();
   return t;
 }

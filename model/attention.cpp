@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "model/layers.h"
+#include "model/ring_attention.h"
 
 namespace jambalaya {
 
@@ -47,7 +48,9 @@ void Attention::forward(const Pass& pass, const Tensor& x_TD, const Tensor& y_TD
   s.k = pass.keep(pass.act(), {t, gc}, "attention k");
   s.v = pass.keep(pass.act(), {t, gc}, "attention v");
   s.o = pass.keep(pass.act(), {t, hc}, "attention o");
-  if (pass.training) s.lse = pass.keep(DType::f32, {hc / pass.config.head_size(), t}, "attention logsumexp");
+  const int64_t lse_rows = pass.context ? ring_attention_rows(pass) : t;
+  if (pass.training)
+    s.lse = pass.keep(DType::f32, {hc / pass.config.head_size(), lse_rows}, "attention logsumexp");
   ArenaScope scope(*pass.ctx.scratch);
   Tensor in = pass.regions.enter(pass.ctx, x_TD, t);
   linear(pass, q_, in, s.q);
@@ -70,7 +73,10 @@ void Attention::forward(const Pass& pass, const Tensor& x_TD, const Tensor& y_TD
     op.v = state->values;
     op.key_begin = state->key_begin;
   }
-  pass.ops().attention_forward(pass.ctx, op);
+  if (pass.context)
+    ring_attention_forward(pass, s.q, s.k, s.v, s.o, s.lse);
+  else
+    pass.ops().attention_forward(pass.ctx, op);
   Tensor y = pass.regions.partial(pass.ctx, y_TD, t);
   linear(pass, o_, s.o, y);
   pass.regions.leave(pass.ctx, y, y_TD);
@@ -88,18 +94,21 @@ void Attention::backward(const Pass& pass, const Tensor& x_TD, const Tensor& dy_
   Tensor dq = pass.scratch(pass.act(), {t, s.q.columns()}, "attention dq");
   Tensor dk = pass.scratch(pass.act(), {t, s.k.columns()}, "attention dk");
   Tensor dv = pass.scratch(pass.act(), {t, s.v.columns()}, "attention dv");
-  pass.ops().attention_backward(pass.ctx, {.d_out = do_,
-                                           .q = s.q,
-                                           .k = s.k,
-                                           .v = s.v,
-                                           .o = s.o,
-                                           .lse = s.lse,
-                                           .head_size = pass.config.head_size(),
-                                           .scale = scale_of(pass),
-                                           .docs = pass.docs,
-                                           .dq = dq,
-                                           .dk = dk,
-                                           .dv = dv});
+  if (pass.context)
+    ring_attention_backward(pass, do_, s.q, s.k, s.v, s.o, s.lse, dq, dk, dv);
+  else
+    pass.ops().attention_backward(pass.ctx, {.d_out = do_,
+                                             .q = s.q,
+                                             .k = s.k,
+                                             .v = s.v,
+                                             .o = s.o,
+                                             .lse = s.lse,
+                                             .head_size = pass.config.head_size(),
+                                             .scale = scale_of(pass),
+                                             .docs = pass.docs,
+                                             .dq = dq,
+                                             .dk = dk,
+                                             .dv = dv});
   rotate(pass, dq, true);
   rotate(pass, dk, true);
   Tensor x =

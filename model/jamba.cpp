@@ -22,7 +22,7 @@ Arena& Jamba::saved_arena() { return impl_->saved; }
 void Jamba::train(Context& ctx, const Batch& batch, const LossScale& scale, Tensor sums) {
   Impl& m = *impl_;
   ArenaScope scope(m.saved);
-  Pass pass = m.make_pass(ctx, batch.docs, true);
+  Pass pass = m.make_pass(ctx, batch.docs, true, batch.context);
   const int64_t t = pass.rows(), d = m.config.hidden_size;
   Impl::Hidden hidden = m.forward(pass, batch.ids, sums, scale.micro_tokens);
   if (m.stats) m.regions.sum_over_tokens(ctx, m.stats);
@@ -55,7 +55,7 @@ void Jamba::evaluate(Context& ctx, const Batch& batch, Tensor sums, Tensor nll, 
                      Tensor logits) {
   Impl& m = *impl_;
   ArenaScope scope(m.saved);
-  Pass pass = m.make_pass(ctx, batch.docs, false);
+  Pass pass = m.make_pass(ctx, batch.docs, false, batch.context);
   double tokens = double(m.regions.routed(pass.tokens()).count());
   m.regions.sum_over_tokens(ctx, make_tensor(&tokens, {1}));
   Impl::Hidden hidden = m.forward(pass, batch.ids, sums, tokens);

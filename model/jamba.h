@@ -8,6 +8,7 @@
 #include "kernels/ops.h"
 #include "model/config.h"
 #include "model/parameters.h"
+#include "parallel/context_shard.h"
 #include "parallel/regions.h"
 
 namespace jambalaya {
@@ -18,6 +19,9 @@ struct Batch {
   Tensor targets;  ///< i32 [T]: the next token of the same document; negative where there is none or it is
                    ///< not counted
   Documents docs;
+  /// Where these tokens lie in sequences cut over Mesh::context(); null: sequences are whole. docs are then
+  /// those of the shard.
+  const ContextShard* context = nullptr;
 };
 
 enum class Recompute : uint8_t { off, mamba, layer };

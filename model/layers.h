@@ -7,6 +7,7 @@
 #pragma once
 #include <memory>
 
+#include "model/context.h"
 #include "model/pass.h"
 #include "parallel/exchange.h"
 
@@ -52,12 +53,15 @@ class Mamba {
   void convolve(const Pass& pass, const Inner& inner, const LayerState* state) const;
   void normalize(const Pass& pass, const Inner& inner) const;
   void scan(const Pass& pass, const Inner& inner, const LayerState* state) const;
+  ScanCarryForward summary(const Pass& pass, const Inner& inner) const;
   int64_t channels(const Pass& pass) const { return pass.parameters.value(d_).rows(); }
 
   int in_, in_bias_, conv_, conv_bias_, x_, dt_norm_, b_norm_, c_norm_, dt_, dt_bias_, a_log_, d_, out_,
       out_bias_;
   struct Saved {
     Tensor xz, p;
+    Tensor halo;       ///< of a context shard: f32 [1, W-1, E]
+    StateCarry carry;  ///< likewise
     Inner inner;
   } saved_;
 };

@@ -47,6 +47,7 @@ void Mamba::convolve(const Pass& pass, const Inner& i, const LayerState* state) 
                  .docs = pass.docs,
                  .u = i.u};
   if (state) op.left = op.tail = state->conv;
+  if (pass.context) op.left = saved_.halo, op.ends_only = true;
   pass.ops().conv_forward(pass.ctx, op);
 }
 
@@ -78,7 +79,17 @@ void Mamba::scan(const Pass& pass, const Inner& i, const LayerState* state) cons
                  .states = i.states,
                  .delta_range = delta_range};
   if (state) op.h0 = op.h_last = state->ssm;
+  if (pass.context) op.h0 = saved_.carry.h_in, op.ends_only = true;
   pass.ops().scan_forward(pass.ctx, op);
+}
+
+ScanCarryForward Mamba::summary(const Pass& pass, const Inner& i) const {
+  return {.u = i.u,
+          .s = i.s,
+          .b = i.b,
+          .a_log = pass.parameters.value(a_log_),
+          .dt_bias = pass.parameters.value(dt_bias_),
+          .docs = pass.docs};
 }
 
 void Mamba::forward(const Pass& pass, const Tensor& x_TD, const Tensor& y_TD, const LayerState* state) {
@@ -88,12 +99,15 @@ void Mamba::forward(const Pass& pass, const Tensor& x_TD, const Tensor& y_TD, co
   ArenaScope scope(*pass.ctx.scratch);
   saved_.inner = allocate(pass, recompute ? *pass.ctx.scratch : pass.saved);
   const Inner& i = saved_.inner;
+  if (pass.context) saved_.halo = pass.keep(DType::f32, {1, pass.config.mamba_d_conv - 1, e}, "conv halo");
   linear(pass, in_, pass.regions.enter(pass.ctx, x_TD, t), saved_.xz);
   if (in_bias_ >= 0) pass.ops().add_bias(pass.ctx, {saved_.xz, pass.parameters.value(in_bias_)});
+  if (pass.context) halo_from_left(pass, saved_.xz.slice_columns(0, e), saved_.halo);
   convolve(pass, i, state);
   linear(pass, x_, i.u, saved_.p);
   pass.regions.sum_inner(pass.ctx, saved_.p);
   normalize(pass, i);
+  if (pass.context) saved_.carry.from_left(pass, summary(pass, i));
   scan(pass, i, state);
   Tensor y = pass.regions.partial(pass.ctx, y_TD, t);
   linear(pass, out_, i.o, y);
@@ -127,6 +141,17 @@ void Mamba::backward(const Pass& pass, const Tensor& x_TD, const Tensor& dy_TD, 
   Tensor inner = pass.scratch(DType::f32, {t * (r + 2 * n)}, "mamba d dt, dB, dC");
   Tensor ddt = make_tensor(inner.ptr<float>(), {t, r}), db = make_tensor(inner.ptr<float>() + t * r, {t, n}),
          dc = make_tensor(inner.ptr<float>() + t * (r + n), {t, n});
+  Tensor h_in, dh_last;
+  if (pass.context) {
+    h_in = saved_.carry.h_in;
+    dh_last = saved_.carry.from_right(pass, {.d_out = do_,
+                                             .s = i.s,
+                                             .z = z,
+                                             .c = i.c,
+                                             .a_log = pass.parameters.value(a_log_),
+                                             .dt_bias = pass.parameters.value(dt_bias_),
+                                             .docs = pass.docs});
+  }
   ops.scan_backward(pass.ctx, {.d_out = do_,
                                .u = i.u,
                                .s = i.s,
@@ -137,7 +162,9 @@ void Mamba::backward(const Pass& pass, const Tensor& x_TD, const Tensor& dy_TD, 
                                .d = pass.parameters.value(d_),
                                .dt_bias = pass.parameters.value(dt_bias_),
                                .docs = pass.docs,
+                               .h0 = h_in,
                                .states = i.states,
+                               .dh_last = dh_last,
                                .du = du,
                                .ds = ds,
                                .dz = dxz.slice_columns(e, 2 * e),
@@ -145,7 +172,8 @@ void Mamba::backward(const Pass& pass, const Tensor& x_TD, const Tensor& dy_TD, 
                                .dc = dc,
                                .da_log = pass.parameters.gradient(a_log_),
                                .dd = pass.parameters.gradient(d_),
-                               .ddt_bias = pass.parameters.gradient(dt_bias_)});
+                               .ddt_bias = pass.parameters.gradient(dt_bias_),
+                               .ends_only = pass.context != nullptr});
 
   Tensor dp = pass.scratch(DType::f32, {t, r + 2 * n}, "mamba dp");
   linear_input_gradient(pass, dt_, ds, ddt);
@@ -168,14 +196,23 @@ void Mamba::backward(const Pass& pass, const Tensor& x_TD, const Tensor& dy_TD, 
   linear_input_gradient(pass, x_, dp_act, du, true);  // u feeds both the scan and x_proj
   linear_weight_gradient(pass, x_, dp_act, i.u);
 
+  Tensor halo, d_halo;
+  if (pass.context) {
+    halo = saved_.halo;
+    d_halo = pass.scratch(DType::f32, {1, m.mamba_d_conv - 1, e}, "conv halo gradient");
+  }
   ops.conv_backward(pass.ctx, {.du = du,
                                .x = x,
                                .w = pass.parameters.value(conv_),
                                .bias = value_of(pass, conv_bias_),
                                .docs = pass.docs,
+                               .left = halo,
                                .dx = dxz.slice_columns(0, e),
                                .dw = pass.parameters.gradient(conv_),
-                               .dbias = gradient_of(pass, conv_bias_)});
+                               .dbias = gradient_of(pass, conv_bias_),
+                               .dleft = d_halo,
+                               .ends_only = pass.context != nullptr});
+  if (pass.context) halo_backward(pass, d_halo, dxz.slice_columns(0, e));
   if (in_bias_ >= 0) ops.bias_backward(pass.ctx, {dxz, pass.parameters.gradient(in_bias_)});
   linear_weight_gradient(pass, in_, dxz, pass.regions.enter(pass.ctx, x_TD, t));
   Tensor dx = pass.regions.partial(pass.ctx, dx_TD, t);

@@ -3,6 +3,7 @@
 #include "kernels/documents.h"
 #include "kernels/ops.h"
 #include "model/parameters.h"
+#include "parallel/context_shard.h"
 #include "parallel/regions.h"
 
 namespace jambalaya {
@@ -15,6 +16,8 @@ struct Pass {
   Arena& saved;  ///< activations for the backward, last in, first out
   Documents docs;
   bool training;  ///< keep what the backward needs
+  const ContextShard* context =
+      nullptr;  ///< where this rank's tokens lie in sequences cut over several ranks
   /// Tokens that the mixers see: those of this rank's context shard.
   int64_t tokens() const { return docs.tokens; }
   /// Of them the rows of the residual stream, its norms and the router that lie on this tensor rank.

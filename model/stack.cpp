@@ -15,9 +15,6 @@ Jamba::Impl::Impl(Jamba& o, Parameters& p, Regions& r, int64_t saved_bytes)
       config(p.config()),
       saved("activations", saved_bytes),
       fixed("telemetry", 64 << 20) {
-  if (r.mesh().layout().context > 1)
-    throw Error(Exit::layout, cat("parallel.context = ", r.mesh().layout().context,
-                                  ": sequences cannot be cut yet; set it to 1"));
   int64_t expert_layers = 0;
   std::vector<LayerKind> kinds = layer_kinds(config);
   for (size_t i = 0; i < kinds.size(); i++) {
@@ -44,8 +41,8 @@ Jamba::Impl::Impl(Jamba& o, Parameters& p, Regions& r, int64_t saved_bytes)
     }
 }
 
-Pass Jamba::Impl::make_pass(Context& ctx, const Documents& docs, bool training) {
-  return {ctx, config, parameters, regions, saved, docs, training};
+Pass Jamba::Impl::make_pass(Context& ctx, const Documents& docs, bool training, const ContextShard* context) {
+  return {ctx, config, parameters, regions, saved, docs, training, context};
 }
 
 Jamba::Impl::Hidden Jamba::Impl::forward(const Pass& pass, const Tensor& ids, const Tensor& sums,

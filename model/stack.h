@@ -64,7 +64,7 @@ struct Jamba::Impl {
   struct Hidden {
     Tensor h, branch;  ///< the final residual stream is h + branch
   };
-  Pass make_pass(Context& ctx, const Documents& docs, bool training);
+  Pass make_pass(Context& ctx, const Documents& docs, bool training, const ContextShard* context = nullptr);
   /// Embedding and all layers: this rank's rows of the residual stream. Tensors live in `saved`.
   Hidden forward(const Pass& pass, const Tensor& ids, const Tensor& sums, double micro_tokens,
                  std::vector<LayerState>* states = nullptr);

@@ -11,7 +11,7 @@ std::string mpi_library_version() {
   char text[MPI_MAX_LIBRARY_VERSION_STRING];
   int length = 0;
   MPI_Get_library_version(text, &length);
-  const std::string version(text, size_t(length));
+  const std::string version(text);  // Open MPI counts the closing NUL into `length`
   return version.substr(0, version.find('\n'));
 #else
   return "";

@@ -46,6 +46,7 @@ class CpuOps final : public Ops {
   void combine_forward(Context&, const CombineForward&) override;
   void combine_backward(Context&, const CombineBackward&) override;
   void scale_copy(Context&, const ScaleCopy&) override;
+  void multiply_add(Context&, const MultiplyAdd&) override;
   void add_bias(Context&, const AddBias&) override;
   void bias_backward(Context&, const BiasBackward&) override;
   void sum_squares(Context&, const SumSquares&) override;

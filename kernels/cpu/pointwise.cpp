@@ -81,6 +81,18 @@ void CpuOps::scale_copy(Context& ctx, const ScaleCopy& op) {
   });
 }
 
+void CpuOps::multiply_add(Context& ctx, const MultiplyAdd& op) {
+  const int64_t n = op.y.numel();
+  for (const Tensor& t : {op.a, op.x, op.b, op.y})
+    JAMBALAYA_CHECK(t.dtype == DType::f32 && t.packed() && t.numel() == n, t.describe(), " beside ",
+                    op.y.describe());
+  const float *a = op.a.ptr<float>(), *x = op.x.ptr<float>(), *b = op.b.ptr<float>();
+  float* y = op.y.ptr<float>();
+  ctx.pool->run_range(n, kBlockElements, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) y[i] = a[i] * x[i] + b[i];
+  });
+}
+
 void CpuOps::add_bias(Context& ctx, const AddBias& op) {
   const int64_t rows = op.x.rows(), columns = op.x.columns();
   check_shape(op.x, {rows, columns}, "x");

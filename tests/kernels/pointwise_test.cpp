@@ -45,6 +45,16 @@ TEST(swiglu, forward_and_backward_match_reference) {
   }
 }
 
+TEST(multiply_add, is_an_affine_map_also_in_place) {
+  Backend cpu("", 2);
+  for (int64_t n : {int64_t(0), int64_t(1), int64_t(40007)}) {
+    Owned a(DType::f32, {n}, normal(n, 1)), x(DType::f32, {n}, normal(n, 2)), b(DType::f32, {n}, normal(n, 3));
+    const Values va = a.values(), vx = x.values(), vb = b.values();
+    cpu->multiply_add(cpu, {a, x, b, x});
+    for (size_t i = 0; i < size_t(n); i++) EXPECT_NEAR(x.values()[i], va[i] * vx[i] + vb[i], 1e-6);
+  }
+}
+
 TEST(swiglu, huge_gates_saturate_to_the_identity_and_to_zero) {
   for (const std::string& isa : isas_of_this_machine()) {
     Backend cpu(isa);

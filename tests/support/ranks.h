@@ -29,6 +29,8 @@ class FailurePrinter : public testing::EmptyTestEventListener {
 inline int run_ranks(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
   world_slot() = make_world_communicator();
+  // A rank that leaves a test half-way would leave the others waiting: end the job instead.
+  if (world().size() > 1) GTEST_FLAG_SET(catch_exceptions, false);
   auto& listeners = testing::UnitTest::GetInstance()->listeners();
   if (world().rank() != 0) {
     delete listeners.Release(listeners.default_result_printer());

@@ -98,6 +98,9 @@ class RecordingOps final : public Ops {
     note("combine'", a.dx), ops_.combine_backward(c, a);
   }
   void scale_copy(Context& c, const ScaleCopy& a) override { note("scale_copy", a.x), ops_.scale_copy(c, a); }
+  void multiply_add(Context& c, const MultiplyAdd& a) override {
+    note("multiply_add", a.y), ops_.multiply_add(c, a);
+  }
   void add_bias(Context& c, const AddBias& a) override { note("add_bias", a.x), ops_.add_bias(c, a); }
   void bias_backward(Context& c, const BiasBackward& a) override {
     note("add_bias'", a.dy), ops_.bias_backward(c, a);

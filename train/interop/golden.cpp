@@ -5,12 +5,12 @@
 #include <filesystem>
 
 #include "model/gather_tensor.h"
-#include "model/parameter_sync.h"
 #include "train/files.h"
 #include "train/interop/huggingface.h"
 #include "train/interop/safetensors.h"
 #include "train/json.h"
-#include "train/run/optimizer.h"
+#include "train/run/engine.h"
+#include "train/run/local_batch.h"
 
 namespace jambalaya {
 
@@ -18,30 +18,25 @@ namespace {
 
 /// Rows of tokens shared out to data ranks, each row a document.
 struct Rows {
-  std::vector<int32_t> ids, targets;
-  DocumentsBuffer documents;
-  int64_t first = 0, count = 0, length = 0;  ///< this rank's rows
-  double counted = 0, tokens = 0;            ///< of all rows
+  HostBatch batch;                           ///< this data rank's rows
+  int64_t first = 0, count = 0, length = 0;  ///< likewise
+  int64_t counted = 0, tokens = 0;           ///< of all rows
 
   /// ids, labels [rows, length]; the label of position t is compared with the logits of t - 1.
   Rows(const std::vector<int64_t>& all_ids, const std::vector<int64_t>& labels, int64_t rows, int64_t width,
        int rank, int ranks)
-      : length(width) {
+      : length(width), tokens(rows * width) {
     first = rows * rank / ranks;
     count = rows * (rank + 1) / ranks - first;
-    tokens = double(rows * width);
-    for (int64_t i = 0; i < rows * width; i++) {
+    for (int64_t i = 0; i < tokens; i++) {
       int64_t target = (i + 1) % width ? labels[size_t(i + 1)] : -100;
       counted += target >= 0;
       if (i / width < first || i / width >= first + count) continue;
-      ids.push_back(int32_t(all_ids[size_t(i)]));
-      targets.push_back(int32_t(target));
+      batch.ids.push_back(int32_t(all_ids[size_t(i)]));
+      batch.targets.push_back(int32_t(target));
+      batch.counted += target >= 0;
     }
-    documents.assign(std::vector<int64_t>(size_t(count), width));
-  }
-  Batch batch() const {
-    const int64_t t = int64_t(ids.size());
-    return {make_tensor(ids.data(), {t}), make_tensor(targets.data(), {t}), documents.view()};
+    batch.lengths.assign(size_t(count), width);
   }
 };
 
@@ -64,6 +59,10 @@ const SafeTensor& need(const SafeTensorsFile& file, const std::string& name) {
   return *t;
 }
 
+/// The recorded courses of training were made with these settings.
+const OptimizerSection kTrajectory{
+    .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .clip = 1.0};
+
 class Comparison {
  public:
   Comparison(Runtime& runtime, std::string folder, const ModelConfig& model, Precision precision,
@@ -73,13 +72,9 @@ class Comparison {
         model_(model),
         precision_(precision),
         tolerances_(tolerances),
-        parameters_(model, precision, true, placement_of(runtime.mesh())),
-        sync_(parameters_, runtime.mesh(), int64_t(1) << 25),
-        regions_(runtime.mesh()),
-        jamba_(parameters_, regions_),
-        names_(hf_tensors(model, parameters_.table())) {
-    jamba_.recompute = recompute;
-    jamba_.on_gradients = [this](int layer) { sync_.gradients_ready(layer); };
+        engine_(runtime.mesh(), runtime.context(), model, precision, kTrajectory, int64_t(1) << 25),
+        names_(hf_tensors(model, engine_.parameters.table())) {
+    engine_.jamba.recompute = recompute;
     // By row, so that one whole tensor at a time is at hand.
     std::stable_sort(names_.begin(), names_.end(),
                      [](const HfTensor& a, const HfTensor& b) { return a.row < b.row; });
@@ -94,9 +89,8 @@ class Comparison {
 
  private:
   void load() {
-    import_weights(folder_, parameters_);
-    parameters_.refresh_compute(runtime_.context());
-    sync_.refresh();
+    import_weights(folder_, engine_.parameters);
+    engine_.refresh();
   }
   bool bf16() const { return precision_ == Precision::bf16; }
   Communicator& ranks() { return runtime_.mesh().data(); }
@@ -105,20 +99,9 @@ class Comparison {
     result_.measured.push_back({std::move(what), measure, error, tolerance});
   }
 
-  /// Forward and backward of the rows; the objective and the sums over all ranks.
-  double step(const Rows& rows, double sums[kLossSums]) {
-    Context& ctx = runtime_.context();
-    std::fill(sums, sums + kLossSums, 0.0);
-    LossScale scale{1 / rows.counted, 1, rows.tokens};
-    parameters_.zero_gradients(ctx);
-    sync_.begin_backward(true);
-    jamba_.train(ctx, rows.batch(), scale, make_tensor(sums, {kLossSums}));
-    sync_.finish();
-    Communicator& tokens = runtime_.mesh().tokens();
-    tokens.all_reduce(make_tensor(sums, {kLossSums}));
-    sums[kAux] /= tokens.size();  // each rank added the loss of the whole micro-batch
-    sums[kRouterZ] /= tokens.size();
-    return objective(model_, sums, scale);
+  StepLosses step(const Rows& rows) {
+    std::vector<HostBatch> batches{rows.batch};
+    return engine_.gradients(batches, rows.counted, rows.tokens);
   }
 
   void compare_forward_and_backward() {
@@ -129,33 +112,36 @@ class Comparison {
     Rows rows(expected.read_i64(ids), expected.read_i64(need(expected, "labels")), ids.shape[0], ids.shape[1],
               ranks().rank(), ranks().size());
     compare_logits(expected, rows);
-    double sums[kLossSums];
-    double loss = step(rows, sums);
-    add("loss", "abs", std::abs(loss - expected.read_f64(need(expected, "loss")).at(0)), tolerances_.loss);
+    const StepLosses losses = step(rows);
+    add("loss", "abs", std::abs(losses.objective - expected.read_f64(need(expected, "loss")).at(0)),
+        tolerances_.loss);
     if (expected.find("aux_loss"))
-      add("aux_loss", "abs", std::abs(sums[kAux] - expected.read_f64(need(expected, "aux_loss")).at(0)),
+      add("aux_loss", "abs", std::abs(losses.aux - expected.read_f64(need(expected, "aux_loss")).at(0)),
           tolerances_.aux);
     compare_gradients();
   }
 
   void compare_logits(const SafeTensorsFile& expected, const Rows& rows) {
-    const int64_t t = int64_t(rows.ids.size()), v = model_.vocab_size;
+    HostBatch batch = rows.batch;
+    const LocalBatch local(runtime_.mesh(), batch);
+    const int64_t t = local.tokens(), v = model_.vocab_size;
     std::vector<float> ours(size_t(t * v));
     double ignored[kLossSums] = {};
-    jamba_.evaluate(runtime_.context(), rows.batch(), make_tensor(ignored, {kLossSums}), {}, {},
-                    make_tensor(ours.data(), {t, v}));
+    engine_.jamba.evaluate(runtime_.context(), local.view(), make_tensor(ignored, {kLossSums}), {}, {},
+                           make_tensor(ours.data(), {t, v}));
     std::vector<double> theirs = expected.read_f64(need(expected, "logits"));
     double largest = 0;
     Error2 l2;
     for (size_t i = 0; i < ours.size(); i++) {
-      double reference = theirs.at(size_t(rows.first * rows.length * v) + i);
+      double reference = theirs.at(size_t((rows.first * rows.length + local.first()) * v) + i);
       double error = std::abs(double(ours[i]) - reference);
       largest = worst(largest, error);
       l2.add(double(ours[i]), reference);
     }
-    ranks().all_reduce(make_tensor(&largest, {1}), Reduce::max);
-    ranks().all_reduce(make_tensor(&l2.difference, {1}));
-    ranks().all_reduce(make_tensor(&l2.reference, {1}));
+    Communicator& tokens = runtime_.mesh().tokens();  // tensor ranks have the same logits
+    tokens.all_reduce(make_tensor(&largest, {1}), Reduce::max);
+    tokens.all_reduce(make_tensor(&l2.difference, {1}));
+    tokens.all_reduce(make_tensor(&l2.reference, {1}));
     if (bf16())
       add("logits", "relative L2", l2.relative(), tolerances_.logits);
     else
@@ -165,8 +151,8 @@ class Comparison {
   /// Our whole tensor, of all ranks, as the Hugging Face tensor. Valid until the next call.
   Tensor whole(const Tensor& owned, const HfTensor& hf) {
     if (gathered_row_ != hf.row)
-      gathered_ = gather_tensor(parameters_, owned, gathered_row_ = hf.row, world());
-    const std::vector<int64_t>& shape = parameters_.table()[size_t(hf.row)].shape;
+      gathered_ = gather_tensor(engine_.parameters, owned, gathered_row_ = hf.row, world());
+    const std::vector<int64_t>& shape = engine_.parameters.table()[size_t(hf.row)].shape;
     Tensor row = make_tensor(gathered_.data(), {int64_t(gathered_.size())});
     row.rank = int(shape.size());
     std::copy(shape.begin(), shape.end(), row.shape.begin());
@@ -178,7 +164,7 @@ class Comparison {
     gathered_row_ = -1;
     SafeTensorsFile expected(folder_ + "/gradients.safetensors");
     for (const HfTensor& hf : names_) {
-      Tensor ours = whole(parameters_.owned_gradient(), hf);
+      Tensor ours = whole(engine_.parameters.owned_gradient(), hf);
       std::vector<float> theirs = expected.read_f32(need(expected, hf.hf_name));
       JAMBALAYA_CHECK(int64_t(theirs.size()) == ours.numel(), hf.hf_name, ": ", theirs.size(),
                       " numbers for ", ours.describe());
@@ -198,8 +184,6 @@ class Comparison {
     SafeTensorsFile file(folder_ + "/trajectory.safetensors");
     const SafeTensor& batches = need(file, "batches");
     std::vector<int64_t> ids = file.read_i64(batches);
-    OptimizerSection settings{.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .clip = 1.0};
-    Optimizer optimizer(parameters_, settings);
     auto numbers = [&](const char* key) {
       return JsonReader(json, path, Exit::bad_input).at(key, Json::Kind::array).array;
     };
@@ -210,10 +194,8 @@ class Comparison {
     for (int64_t s = 0; s < steps; s++) {
       std::vector<int64_t> now(ids.begin() + s * size, ids.begin() + (s + 1) * size);
       Rows rows(now, now, batches.shape[1], batches.shape[2], ranks().rank(), ranks().size());
-      double sums[kLossSums];
-      double loss = step(rows, sums), norm = optimizer.gradient_norm(runtime_.context(), world());
-      optimizer.step(runtime_.context(), rates.at(size_t(s)).number, norm);
-      sync_.refresh();
+      const double loss = step(rows).objective, norm = engine_.gradient_norm();
+      engine_.update(rates.at(size_t(s)).number, norm);
       loss_error = worst(loss_error, std::abs(loss - losses.at(size_t(s)).number));
       norm_error = worst(norm_error, std::abs(norm / norms.at(size_t(s)).number - 1));
     }
@@ -229,7 +211,7 @@ class Comparison {
       const Json* theirs = expected.find(hf.hf_name);
       if (!theirs)
         throw Error(Exit::bad_input, cat(folder_, "/trajectory.json: final_norms has no ", hf.hf_name));
-      Tensor ours = whole(parameters_.owned_master(), hf);
+      Tensor ours = whole(engine_.parameters.owned_master(), hf);
       double squares = 0;
       for (int64_t i = 0; i < ours.numel(); i++)
         squares += double(ours.ptr<float>()[i]) * double(ours.ptr<float>()[i]);
@@ -243,10 +225,7 @@ class Comparison {
   ModelConfig model_;
   Precision precision_;
   GoldenTolerances tolerances_;
-  Parameters parameters_;
-  ParameterSync sync_;
-  Regions regions_;
-  Jamba jamba_;
+  Engine engine_;
   std::vector<HfTensor> names_;
   std::vector<float> gathered_;
   int gathered_row_ = -1;

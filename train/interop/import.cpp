@@ -174,8 +174,10 @@ FolderWeights::FolderWeights(const std::string& folder, const ModelConfig& confi
 FolderWeights::~FolderWeights() = default;
 
 void FolderWeights::read(int row, float* out) const {
-  for (const FilePart& part : files_->parts)
-    if (part.row == row) read_finite(part, 0, part.range.count, out + part.range.first);
+  const auto before = [](const FilePart& part, int r) { return part.row < r; };
+  for (auto part = std::lower_bound(files_->parts.begin(), files_->parts.end(), row, before);
+       part != files_->parts.end() && part->row == row; part++)
+    read_finite(*part, 0, part->range.count, out + part->range.first);
 }
 
 void check_weights(const std::string& folder, const ModelConfig& config) { FolderWeights(folder, config); }

@@ -6,20 +6,17 @@
 #include <numbers>
 
 #include "train/json.h"
+#include "train/run/local_batch.h"
 
 namespace jambalaya {
 
 HeldOutScore evaluate_held_out(Runtime& runtime, Jamba& jamba, const HeldOut& text) {
   Communicator& ranks = runtime.mesh().data();
   double sums[kLossSums] = {};
-  DocumentsBuffer documents;
   for (int64_t i = 0; i < text.batches(); i++) {
     HostBatch b = text.batch(i, ranks.rank(), ranks.size());
-    const int64_t t = int64_t(b.ids.size());
-    documents.assign(b.lengths);  // with no rows left a rank still takes part: experts lie on all ranks
-    jamba.evaluate(runtime.context(),
-                   {make_tensor(b.ids.data(), {t}), make_tensor(b.targets.data(), {t}), documents.view()},
-                   make_tensor(sums, {kLossSums}));
+    const LocalBatch local(runtime.mesh(), b);  // with no rows left a rank still takes part
+    jamba.evaluate(runtime.context(), local.view(), make_tensor(sums, {kLossSums}));
   }
   runtime.mesh().tokens().all_reduce(make_tensor(sums, {kLossSums}));
   HeldOutScore score{

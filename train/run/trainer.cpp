@@ -8,14 +8,13 @@
 #include "data/dataset.h"
 #include "data/loader.h"
 #include "model/flops.h"
-#include "model/parameter_sync.h"
 #include "parallel/watchdog.h"
 #include "train/files.h"
 #include "train/run/bad_step.h"
 #include "train/run/curves.h"
+#include "train/run/engine.h"
 #include "train/run/evaluation.h"
 #include "train/run/log.h"
-#include "train/run/optimizer.h"
 #include "train/run/persistence.h"
 #include "train/run/report.h"
 #include "train/run/run_folder.h"
@@ -56,11 +55,7 @@ struct Trainer::Impl {
         data_ranks(mesh.data().size()),
         folder(world, c.run.folder),
         dataset(c.data.folder),
-        parameters(c.model, c.train.precision, true, placement_of(r.mesh())),
-        regions(r.mesh()),
-        jamba(parameters, regions),
-        optimizer(parameters, c.optimizer),
-        sync(parameters, mesh, c.train.bucket_mb << 20),
+        engine(mesh, ctx, c.model, c.train.precision, c.optimizer, c.train.bucket_mb << 20),
         loader(dataset.train(), loader_options(c, r.mesh())),
         detector(c.train.spike_factor) {
     if (dataset.manifest().vocab_size > c.model.vocab_size)
@@ -78,7 +73,6 @@ struct Trainer::Impl {
                       " take at a time (data.micro_batch = ", c.data.micro_batch,
                       " each): set data.global_batch to a multiple of ", rows));
     jamba.recompute = c.train.recompute;
-    jamba.on_gradients = [this](int layer) { sync.gradients_ready(layer); };
     if (dataset.held_out().documents() > 0)
       held_out.emplace(dataset.held_out(), c.data.sequence_length, c.data.micro_batch * data_ranks,
                        c.log.evaluate_tokens);
@@ -103,12 +97,11 @@ struct Trainer::Impl {
       CheckpointInfo info = resolve_checkpoint(config.train.init_from);
       check_same_model(info, config.model);
       load_tensors(ctx, info, parameters, nullptr);
-      sync.refresh();
+      engine.refresh();
       log_info(cat("starts from the weights of ", info.path));
     } else {
       parameters.initialize(config.run.seed, ctx.pool);
-      parameters.refresh_compute(ctx);
-      sync.refresh();
+      engine.refresh();
     }
     if (runtime.lead()) {
       metrics = std::make_unique<MetricsFile>(config.run.folder + "/metrics.jsonl", state.metrics_bytes);
@@ -130,7 +123,7 @@ struct Trainer::Impl {
   void load(const CheckpointInfo& info, bool with_cursor) {
     check_same_model(info, config.model);
     load_tensors(ctx, info, parameters, &optimizer);
-    sync.refresh();
+    engine.refresh();
     TrainState stored = info.state;
     optimizer.set_steps(stored.optimizer_steps);
     detector.restore(stored.loss_window);
@@ -144,7 +137,6 @@ struct Trainer::Impl {
   // ---- one step ----
 
   struct Totals {
-    double sums[kLossSums] = {};
     int64_t counted = 0, tokens = 0;
     double flops = 0;
   };
@@ -189,36 +181,15 @@ struct Trainer::Impl {
     totals.counted = agreed[0] / readers;
     if (agreed[1]) return true;  // before anything was changed; the batches are read again after a resume
 
-    const LossScale scale{1.0 / double(std::max<int64_t>(totals.counted, 1)), 1.0 / double(batches.size()),
-                          double(current_rows * current_length)};
-    parameters.zero_gradients(ctx);
-    for (size_t i = 0; i < batches.size(); i++) {
-      sync.begin_backward(i + 1 == batches.size());
-      jamba.train(ctx, local_batch(batches[i]), scale, make_tensor(totals.sums, {kLossSums}));
-    }
-    sync.finish();
-    report.reduce_wait = sync.reduce_wait_seconds() + sync.take_gather_wait_seconds();
-    mesh.tokens().all_reduce(make_tensor(totals.sums, {kLossSums}));  // equal on tensor ranks
+    const StepLosses losses = engine.gradients(batches, totals.counted, current_rows * current_length);
+    report.reduce_wait = engine.sync.reduce_wait_seconds() + engine.sync.take_gather_wait_seconds();
     mesh.data().all_reduce(make_tensor(&totals.flops, {1}));
-    fill_losses(totals, double(batches.size()), report);
+    report.loss = losses.loss;
+    report.aux_loss = losses.aux;
+    report.router_z = losses.router_z;
+    report.head_z = losses.head_z;
+    report.activation = losses.activation;
     return false;
-  }
-
-  /// What this rank computes with of its data rank's batch.
-  Batch local_batch(HostBatch& b) {
-    const int64_t t = int64_t(b.ids.size());
-    documents.assign(b.lengths);
-    return {make_tensor(b.ids.data(), {t}), make_tensor(b.targets.data(), {t}), documents.view()};
-  }
-
-  void fill_losses(const Totals& totals, double micro_batches, StepReport& report) {
-    // Terms of the whole micro-batch were added by every rank.
-    const double copies = micro_batches * mesh.tokens().size();
-    report.loss = totals.sums[kNll] / double(std::max<int64_t>(totals.counted, 1));
-    report.aux_loss = totals.sums[kAux] / copies;
-    report.router_z = totals.sums[kRouterZ] / copies;
-    report.head_z = totals.sums[kHeadZ] / double(std::max<int64_t>(totals.counted, 1));
-    report.activation = totals.sums[kActivation] / micro_batches;
   }
 
   void evaluate(StepReport& report) {
@@ -272,11 +243,10 @@ struct Trainer::Impl {
       loader.restore(before);
       return true;
     }
-    report.gradient_norm = optimizer.gradient_norm(ctx, world);
+    report.gradient_norm = engine.gradient_norm();
     report.bad = detector.judge(report.loss, report.gradient_norm);
     if (report.bad.empty()) {
-      optimizer.step(ctx, report.lr, report.gradient_norm);
-      sync.refresh();
+      engine.update(report.lr, report.gradient_norm);
       skips = 0;
     } else if (handle_bad_step(report, totals.tokens)) {
       return false;
@@ -410,16 +380,14 @@ struct Trainer::Impl {
   const int data_ranks;
   RunFolder folder;
   Dataset dataset;
-  Parameters parameters;
-  Regions regions;
-  Jamba jamba;
-  Optimizer optimizer;
-  ParameterSync sync;
+  Engine engine;
+  Parameters& parameters = engine.parameters;
+  Jamba& jamba = engine.jamba;
+  Optimizer& optimizer = engine.optimizer;
   Loader loader;
   BadStepDetector detector;
   std::optional<HeldOut> held_out;
   std::unique_ptr<MetricsFile> metrics;  ///< rank 0
-  DocumentsBuffer documents;
   TrainState state;
   Clock::time_point run_start, segment_start;  ///< segment: since the last save
   int64_t first_step = 0, last_saved = -1, current_length = 0, current_rows = 0;

@@ -1,0 +1,260 @@
+// Every layout, the same numbers. Under mpirun -n N this walks over the factorisations of N that the model
+// admits, each in all forms of sharding, and holds them against one rank in the same process.
+// JAMBALAYA_PARITY=full takes every form of sharding with every factorisation; by default they take turns.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <map>
+#include <memory>
+
+#include "model/gather_tensor.h"
+#include "tests/support/op_test.h"
+#include "tests/support/parity.h"
+#include "tests/support/ranks.h"
+#include "train/run/engine.h"
+
+namespace jambalaya::test {
+namespace {
+
+constexpr int kMicroBatches = 2;
+constexpr double kFp32 = 2e-5;  // relative: sums of some hundred terms in another order
+constexpr double kBf16 = 4e-2;  // a partial sum is rounded once more for each rank
+
+OptimizerSection settings() {
+  return {.lr = 3e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .clip = 1.0};
+}
+
+/// Everything that a layout computes, by name, whole.
+struct Outcome {
+  std::map<std::string, std::vector<float>> initial, gradients, trained;
+  StepLosses losses;
+  double norm = 0;
+  std::vector<double> course;  ///< loss and norm of each step of training
+};
+
+class Job {
+ public:
+  Job(std::unique_ptr<Communicator> ranks, const Layout& layout, Precision precision,
+      Recompute recompute = Recompute::off)
+      : mesh(std::move(ranks), layout),
+        context(1, "", int64_t(1) << 34),
+        engine(mesh, context, parity_model(), precision, settings(), 1 << 12) {
+    engine.jamba.recompute = recompute;
+    engine.parameters.initialize(5);
+    silence_an_expert();
+    engine.refresh();
+  }
+
+  /// This rank's rows of a step.
+  std::vector<HostBatch> batches(int step) const {
+    std::vector<HostBatch> all;
+    const int data = mesh_layout().data, rank = data_rank();
+    for (int m = 0; m < kMicroBatches; m++)
+      all.push_back(
+          parity_batch(parity_model(), step, m, kParityRows * rank / data, kParityRows * (rank + 1) / data));
+    return all;
+  }
+  StepLosses gradients(int step) {
+    std::vector<HostBatch> mine = batches(step);
+    int64_t counted = 0;
+    for (const HostBatch& b : mine) counted += b.counted;
+    mesh.data().all_reduce(make_tensor(&counted, {1}));
+    return engine.gradients(mine, counted, 192);
+  }
+
+  std::map<std::string, std::vector<float>> whole(Tensor flat) {
+    std::map<std::string, std::vector<float>> tensors;
+    for (const ParameterRow& row : engine.parameters.table())
+      tensors[row.name] =
+          gather_tensor(engine.parameters, flat, engine.parameters.index(row.name), mesh.world());
+    return tensors;
+  }
+
+  Outcome run(int steps) {
+    Outcome r;
+    r.initial = whole(engine.parameters.owned_master());
+    r.losses = gradients(0);
+    r.norm = engine.gradient_norm();
+    r.gradients = whole(engine.parameters.owned_gradient());
+    for (int s = 0; s < steps; s++) {
+      const StepLosses losses = gradients(s);
+      const double norm = engine.gradient_norm();
+      engine.update(settings().lr, norm);
+      r.course.insert(r.course.end(), {losses.objective, norm});
+    }
+    if (steps) r.trained = whole(engine.parameters.owned_master());
+    return r;
+  }
+
+  Mesh mesh;
+  TestContext context;
+  Engine engine;
+
+ private:
+  const Layout& mesh_layout() const { return mesh.layout(); }
+  int data_rank() const { return mesh.data_rank(); }
+
+  /// Experts 3, 4 and 5 of the first expert layer get one router row. Of equals the first two win, so nobody
+  /// chooses expert 5.
+  void silence_an_expert() {
+    Parameters& p = engine.parameters;
+    const int row = p.index("layers.0.feed_forward.router.weight");
+    const int64_t width = p.config().hidden_size;
+    std::vector<float> third(size_t(width), 0);
+    initial_values(p.config(), p.table()[size_t(row)], 5, 3 * width, 4 * width, third.data());
+    for (const OwnedSlice& slice : p.owned()) {
+      if (slice.row != row) continue;
+      float* owned = p.owned_master().ptr<float>() + slice.at;
+      for (const Rectangle& piece : pieces(p.table()[size_t(row)], p.ranks(), slice.begin, slice.end))
+        for (const Stretch& r : stretches(p.table()[size_t(row)], piece))
+          for (int64_t i = 0; i < r.count; i++)
+            if ((r.global + i) / width == 4 || (r.global + i) / width == 5)
+              owned[r.local + i - slice.begin] = third[size_t((r.global + i) % width)];
+    }
+  }
+};
+
+const Outcome& one_rank(Precision precision) {
+  static std::map<Precision, Outcome> known;
+  if (!known.contains(precision)) {
+    Job job(make_single_communicator(), Layout{}, precision);
+    known[precision] = job.run(10);
+  }
+  return known[precision];
+}
+
+struct Form {
+  Sharding sharding;
+  int shard;
+  bool sequence;
+};
+std::vector<Form> forms() {
+  return {{Sharding::none, 0, true}, {Sharding::optimizer, 0, true}, {Sharding::full, 0, true},
+          {Sharding::full, 2, true}, {Sharding::none, 0, false},     {Sharding::optimizer, 2, false},
+          {Sharding::full, 0, false}};
+}
+
+LayoutLimits limits() {
+  const ModelConfig m = parity_model();
+  return {m.num_attention_heads, m.num_key_value_heads, m.inner_size(), m.num_experts};
+}
+
+/// Layouts of this job's ranks: all factorisations, with all forms or each with the next one. `stride` takes
+/// every so-manieth only.
+std::vector<Layout> layouts(size_t stride = 1) {
+  const char* asked = std::getenv("JAMBALAYA_PARITY");
+  const bool all = asked && std::string(asked) == "full";
+  std::vector<Layout> chosen;
+  size_t turn = 0, place = 0;
+  for (Layout layout : valid_layouts(world().size(), limits())) {
+    if (kParityRows % layout.data) continue;
+    for (const Form& form : forms()) {
+      layout.sharding = form.sharding, layout.shard = form.shard, layout.sequence = form.sequence;
+      const bool fits = form.shard == 0 || token_ranks(layout) % form.shard == 0;
+      const bool mine = all || place++ % forms().size() == turn % forms().size();
+      if (fits && mine && (all || turn % stride == 0)) chosen.push_back(layout);
+    }
+    turn++;
+  }
+  return chosen;
+}
+
+std::string name(const Layout& l) {
+  const char* sharding[] = {"none", "optimizer", "full"};
+  return cat(describe(l), " sharding=", sharding[int(l.sharding)], " shard=", l.shard,
+             " sequence=", l.sequence);
+}
+
+void expect_near(double ours, double theirs, double tolerance, const char* what) {
+  EXPECT_LE(std::abs(ours - theirs), tolerance * (1 + std::abs(theirs)))
+      << what << ": " << ours << " against " << theirs;
+}
+
+void expect_same(const std::map<std::string, std::vector<float>>& ours,
+                 const std::map<std::string, std::vector<float>>& theirs, double tolerance) {
+  ASSERT_EQ(ours.size(), theirs.size());
+  for (const auto& [tensor, values] : theirs) {
+    const auto& mine = ours.at(tensor);
+    ASSERT_EQ(mine.size(), values.size()) << tensor;
+    EXPECT_LE(relative_difference(mine, values), tolerance) << tensor;
+  }
+}
+
+std::unique_ptr<Communicator> all_ranks() { return world().split(0, "world"); }
+
+TEST(layouts, same_init_any_layout) {
+  for (const Layout& layout : layouts()) {
+    SCOPED_TRACE(name(layout));
+    Job job(all_ranks(), layout, Precision::f32);
+    const auto initial = job.whole(job.engine.parameters.owned_master());
+    for (const auto& [tensor, values] : one_rank(Precision::f32).initial)
+      EXPECT_EQ(initial.at(tensor), values) << tensor << ": the same bits";
+  }
+}
+
+TEST(layouts, same_loss_gradients_and_norm_any_layout) {
+  const Outcome& expected = one_rank(Precision::f32);
+  for (const Layout& layout : layouts()) {
+    SCOPED_TRACE(name(layout));
+    const Outcome run = Job(all_ranks(), layout, Precision::f32).run(0);
+    EXPECT_EQ(run.losses.counted, expected.losses.counted);
+    expect_near(run.losses.objective, expected.losses.objective, kFp32, "objective");
+    expect_near(run.losses.loss, expected.losses.loss, kFp32, "loss");
+    expect_near(run.losses.aux, expected.losses.aux, kFp32, "balance loss");
+    expect_near(run.losses.router_z, expected.losses.router_z, kFp32, "router z-loss");
+    expect_near(run.losses.head_z, expected.losses.head_z, kFp32, "head z-loss");
+    expect_near(run.losses.activation, expected.losses.activation, kFp32, "activation loss");
+    expect_near(run.norm, expected.norm, kFp32, "norm");
+    expect_same(run.gradients, expected.gradients, 10 * kFp32);
+  }
+}
+
+TEST(layouts, nobody_chooses_the_silent_expert) {
+  const auto& gradient = one_rank(Precision::f32).gradients.at("layers.0.feed_forward.experts.down_proj");
+  const size_t size = gradient.size() / 8;
+  double of_fifth = 0, of_fourth = 0;
+  for (size_t i = 0; i < size; i++)
+    of_fifth += std::abs(double(gradient[5 * size + i])),
+        of_fourth += std::abs(double(gradient[4 * size + i]));
+  EXPECT_EQ(of_fifth, 0);
+  EXPECT_GT(of_fourth, 0);
+}
+
+TEST(layouts, same_ten_steps_any_layout) {
+  const Outcome& expected = one_rank(Precision::f32);
+  for (const Layout& layout : layouts(3)) {
+    SCOPED_TRACE(name(layout));
+    const Outcome run = Job(all_ranks(), layout, Precision::f32).run(10);
+    ASSERT_EQ(run.course.size(), expected.course.size());
+    for (size_t i = 0; i < run.course.size(); i++)
+      expect_near(run.course[i], expected.course[i], 2e-4, i % 2 ? "norm" : "objective");
+    expect_same(run.trained, expected.trained, 2e-3);
+  }
+}
+
+TEST(layouts, same_gradients_with_recomputation) {
+  const Outcome& expected = one_rank(Precision::f32);
+  for (Recompute recompute : {Recompute::mamba, Recompute::layer})
+    for (const Layout& layout : layouts(7)) {
+      SCOPED_TRACE(cat(name(layout), " recompute ", int(recompute)));
+      const Outcome run = Job(all_ranks(), layout, Precision::f32, recompute).run(0);
+      expect_near(run.norm, expected.norm, kFp32, "norm");
+      expect_same(run.gradients, expected.gradients, 10 * kFp32);
+    }
+}
+
+TEST(layouts, same_in_bf16_within_its_rounding) {
+  const Outcome& expected = one_rank(Precision::bf16);
+  for (const Layout& layout : layouts(3)) {
+    SCOPED_TRACE(name(layout));
+    const Outcome run = Job(all_ranks(), layout, Precision::bf16).run(0);
+    expect_near(run.losses.loss, expected.losses.loss, 5e-3, "loss");
+    expect_near(run.norm, expected.norm, kBf16, "norm");
+  }
+}
+
+}  // namespace
+}  // namespace jambalaya::test
+
+int main(int argc, char** argv) { return jambalaya::test::run_ranks(argc, argv); }

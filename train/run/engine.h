@@ -1,0 +1,51 @@
+// One optimizer step under any layout: forward and backward of this rank's share of the batch, gradients
+// reduced, norm, update. The run, `compare` and the tests all go through it.
+#pragma once
+#include <vector>
+
+#include "data/batch.h"
+#include "model/jamba.h"
+#include "model/parameter_sync.h"
+#include "train/config.h"
+#include "train/run/optimizer.h"
+
+namespace jambalaya {
+
+/// What the losses of a step come to, over all ranks; the same on every rank.
+struct StepLosses {
+  double objective = 0;                                      ///< what the gradients are of
+  double loss = 0;                                           ///< nats a counted target
+  double aux = 0, router_z = 0, head_z = 0, activation = 0;  ///< without their coefficients
+  int64_t counted = 0;                                       ///< targets of the batch
+};
+
+class Engine {
+ public:
+  /// Tensors of this rank of the mesh, not yet started or loaded: fill them and call refresh().
+  Engine(Mesh& mesh, Context& ctx, const ModelConfig& model, Precision precision,
+         const OptimizerSection& settings, int64_t bucket_bytes);
+
+  /// The masters have changed.
+  void refresh();
+  /// Forward and backward of a batch. micro_batches: those of this data rank; all its context and tensor
+  /// ranks are given the same. counted: targets of the whole batch; micro_tokens: tokens of one micro-batch
+  /// over all data ranks. Gradients are zeroed before; afterwards they are those of the mean loss of the
+  /// whole batch.
+  StepLosses gradients(std::vector<HostBatch>& micro_batches, int64_t counted, int64_t micro_tokens);
+  /// Over all distinct elements, the same on every rank; NaN when any gradient is.
+  double gradient_norm() { return optimizer.gradient_norm(ctx_, mesh_.world()); }
+  void update(double lr, double norm);
+
+ private:
+  Mesh& mesh_;
+  Context& ctx_;
+
+ public:
+  Parameters parameters;
+  Regions regions;
+  ParameterSync sync;
+  Jamba jamba;
+  Optimizer optimizer;
+};
+
+}  // namespace jambalaya

@@ -1,0 +1,30 @@
+// A rank's part of the batch of its data rank: sequences are cut over context ranks here and nowhere else.
+#pragma once
+#include <optional>
+
+#include "data/batch.h"
+#include "model/jamba.h"
+#include "parallel/mesh.h"
+
+namespace jambalaya {
+
+class LocalBatch {
+ public:
+  /// All context and tensor ranks of a data rank are given the same batch, which must outlive this.
+  LocalBatch(Mesh& mesh, HostBatch& batch);
+  LocalBatch(const LocalBatch&) = delete;
+  LocalBatch& operator=(const LocalBatch&) = delete;
+
+  Batch view() const;
+  /// Tokens of the data rank's batch that are here: [first, first + count).
+  int64_t first() const { return first_; }
+  int64_t tokens() const { return count_; }
+
+ private:
+  HostBatch& batch_;
+  std::optional<ContextShard> shard_;  ///< with more than one context rank
+  DocumentsBuffer documents_;          ///< else
+  int64_t first_ = 0, count_ = 0;
+};
+
+}  // namespace jambalaya
