@@ -94,7 +94,7 @@ MUTANTS = [
     Mutant("state-dropped", "the scan's state does not pass on to the next context rank", GRADIENTS_2,
            [("model/context.cpp", "if (!shard.part(shard.rank()).continues_left()) clear(h_in);", "clear(h_in);")]),
     Mutant("state-stops-at-neighbour", "the state that passes through a rank is dropped: it carries one rank far",
-           GRADIENTS_4,
+           SMALL_SHARDS,
            [("model/context.cpp",
              "pass.ops().multiply_add(pass.ctx, {.a = maps.at(r).at(1), .x = state, .b = end, .y = state});",
              "pass.ops().scale_copy(pass.ctx, {.x = end, .y = state});")]),

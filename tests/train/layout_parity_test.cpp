@@ -60,7 +60,7 @@ class Job {
     int64_t counted = 0;
     for (const HostBatch& b : mine) counted += b.counted;
     mesh.data().all_reduce(make_tensor(&counted, {1}));
-    return engine.gradients(mine, counted, few_tokens ? 13 : 192);
+    return engine.gradients(mine, counted, few_tokens ? 8 : 192);
   }
 
   std::map<std::string, std::vector<float>> whole(Tensor flat) {
@@ -147,15 +147,18 @@ std::vector<Layout> layouts(size_t stride = 1) {
   const char* asked = std::getenv("JAMBALAYA_PARITY");
   const bool all = asked && std::string(asked) == "full";
   std::vector<Layout> chosen;
-  size_t turn = 0, place = 0;
+  size_t turn = 0;
   for (Layout layout : valid_layouts(world().size(), limits())) {
     if (kParityRows % layout.data) continue;
+    std::vector<Layout> fitting;
     for (const Form& form : forms()) {
       layout.sharding = form.sharding, layout.shard = form.shard, layout.sequence = form.sequence;
-      const bool fits = form.shard == 0 || token_ranks(layout) % form.shard == 0;
-      const bool mine = all || place++ % forms().size() == turn % forms().size();
-      if (fits && mine && (all || turn % stride == 0)) chosen.push_back(layout);
+      if (form.shard == 0 || token_ranks(layout) % form.shard == 0) fitting.push_back(layout);
     }
+    if (all)
+      chosen.insert(chosen.end(), fitting.begin(), fitting.end());
+    else if (turn % stride == 0)
+      chosen.push_back(fitting[turn % fitting.size()]);
     turn++;
   }
   return chosen;
