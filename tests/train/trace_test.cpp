@@ -122,10 +122,10 @@ void expect_values_before_use(const Threads& threads, bool sharded) {
 
 class Trace : public testing::Test {
  protected:
+  void SetUp() override { data_ = test::make_store(folder_, "data", test::random_texts(150, 90, 1)); }
   /// Trains 6 steps on two ranks; what was printed.
   std::string train(const std::string& options) {
-    Config c = test::small_run(folder_.path("run"),
-                               test::make_store(folder_, "data", test::random_texts(150, 90, 1)));
+    Config c = test::small_run(folder_.path("run"), data_);
     c.train.steps = 6;
     c.log.evaluate_every = 4;
     const std::string file = folder_.path("config.yaml"), log = folder_.path("log");
@@ -142,6 +142,7 @@ class Trace : public testing::Test {
     return test::read_file(log);
   }
   test::TemporaryFolder folder_;
+  std::string data_;
 };
 
 class TraceOfSharding : public Trace, public testing::WithParamInterface<const char*> {};
@@ -190,6 +191,27 @@ TEST_F(Trace, a_resumed_job_counts_its_own_steps_and_ends_the_trace_with_itself)
   train(cat("--resume auto --trace '", path, "' --set log.trace_from=2"));
   for (const auto& [rank, threads] : read_trace(path))
     EXPECT_EQ(called(threads.at("main"), "step 6").size(), of_category(threads.at("main"), "step").size());
+}
+
+TEST_F(Trace, ring_steps_and_expert_exchanges_lie_within_their_layers) {
+  const std::string path = folder_.path("trace.json");
+  train(cat("--trace '", path, "' --set parallel.context=2 --set parallel.expert=2 --set log.trace_steps=1"));
+  for (const auto& [rank, threads] : read_trace(path)) {
+    const std::vector<Scope>& main = threads.at("main");
+    expect_nested(main);
+    const auto within = [&](const char* inner, const char* outer) {
+      size_t count = 0;
+      for (const Scope& in : called(main, inner))
+        for (const Scope& out : called(main, outer))
+          count += in.begin >= out.begin && in.end <= out.end + kRounding;
+      return count;
+    };
+    EXPECT_EQ(within("ring step forward", "attention forward"), 2u) << "one for each block of keys";
+    EXPECT_EQ(within("ring step backward", "attention backward"), 2u);
+    // Two layers of experts: rows go out and results come back.
+    EXPECT_EQ(within("expert exchange", "experts forward"), 4u);
+    EXPECT_EQ(within("expert exchange", "experts backward"), 4u);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Modes, TraceOfSharding, testing::Values("none", "optimizer", "full"));
