@@ -145,6 +145,7 @@ void ParameterSync::begin_backward(bool last) {
 void ParameterSync::gradients_ready(int layer) {
   if (!last_) return;
   const int unit = layer + 1;
+  TraceScope traced("send gradients", "send", "unit", unit);
   const bool dense_in_ring = ring_ && groups_[0].shard->size() > 1;
   if (tensor_sums_ && !dense_in_ring) tensor_sums_->run(unit);
   for (Group& group : groups_)

@@ -159,6 +159,7 @@ void UnitRing::give_gradient_back(int unit) {
                                  [&](const GradientSlot& s) { return s.unit == unit; });
   JAMBALAYA_CHECK(slot != gradients_.end() && slot->uses > 0, "unit ", unit, " was not borrowed");
   if (--slot->uses > 0) return;
+  TraceScope traced("send gradients", "send", "unit", unit);
   slot->unit = -1;
   int64_t bytes = 0;
   for (int part : parts_[size_t(unit)])

@@ -78,28 +78,47 @@ std::vector<Scope> of_category(const std::vector<Scope>& all, const std::string&
   return some;
 }
 
-/// Reductions of layers begin when those layers' backward is over and end before the step asks for the sums.
+/// Gradients of a layer are sent when its backward is over; they are reduced afterwards, and before the step
+/// is through with waiting for them.
 void expect_reductions_in_order(const Threads& threads, size_t steps) {
   const std::vector<Scope>& main = threads.at("main");
   const std::vector<Scope> backward = called(main, "backward"), waits = called(main, "wait for gradients");
-  const std::vector<Scope> layers = called(main, "layer backward");
   ASSERT_EQ(backward.size(), steps);
   ASSERT_EQ(waits.size(), steps);
-  std::set<size_t> reduced;
-  for (const Scope& job : of_category(threads.at("communication"), "reduce")) {
-    size_t step = 0;
-    while (step < steps && job.begin > waits[step].end) step++;
-    ASSERT_LT(step, steps) << job.name << " begins after the last step's gradients were waited for";
-    EXPECT_LE(job.end, waits[step].end + kRounding) << job.name;
-    reduced.insert(step);
-    for (const Scope& layer : layers) {
-      const bool this_step = layer.begin > backward[step].begin && layer.end < backward[step].end;
-      if (this_step && layer.number + 1 == job.number) {
-        EXPECT_GE(job.begin + kRounding, layer.end) << job.name;
-      }
+  for (size_t step = 0; step < steps; step++) {
+    const auto within = [&](const Scope& s) {
+      return s.begin >= backward[step].begin && s.end <= waits[step].end + kRounding;
+    };
+    std::map<int64_t, double> sent;  // by unit, in the step
+    for (const Scope& send : called(main, "send gradients"))
+      if (within(send)) sent.emplace(send.number, send.begin);
+    size_t layers = 0;
+    for (const Scope& layer : called(main, "layer backward")) {
+      if (!within(layer)) continue;
+      layers++;
+      ASSERT_TRUE(sent.count(layer.number + 1)) << "layer " << layer.number;
+      EXPECT_GE(sent.at(layer.number + 1) + kRounding, layer.end) << "layer " << layer.number;
     }
+    EXPECT_EQ(layers, 3u);
+    size_t reductions = 0;
+    for (const Scope& job : of_category(threads.at("communication"), "reduce")) {
+      if (!within(job) || !sent.count(job.number))
+        continue;  // the head's are sent before the layers' backward
+      reductions++;
+      EXPECT_GE(job.begin, sent.at(job.number)) << job.name;
+    }
+    EXPECT_GT(reductions, 0u);
   }
-  EXPECT_EQ(reduced.size(), steps) << "steps without a reduction";
+  // The head's are final first: nothing is reduced before the step's loss is being computed.
+  const std::vector<Scope> heads = called(main, "head and loss");
+  for (const Scope& job : of_category(threads.at("communication"), "reduce")) {
+    const bool inside = std::any_of(waits.begin(), waits.end(), [&](const Scope& wait) {
+      const auto head =
+          std::find_if(heads.rbegin(), heads.rend(), [&](const Scope& h) { return h.begin < wait.begin; });
+      return head != heads.rend() && job.begin >= head->begin && job.end <= wait.end + kRounding;
+    });
+    EXPECT_TRUE(inside) << job.name << " lies outside every backward";
+  }
 }
 
 /// No layer begins before the values of its unit are gathered: of those that were gathered within its step.
