@@ -77,7 +77,7 @@ MUTANTS = [
     Mutant("experts-summed-over-tokens", "expert gradients are summed over the data ranks, as dense ones are, instead of "
            "those with the same experts", GRADIENTS,
            [("model/parameter_sync.cpp", "{&mesh.expert_shard(), &mesh.expert_replicas(), nullptr, {}}",
-             "{&mesh.expert_shard(), mesh.expert_shard().size() == 1 ? &mesh.tokens() : &mesh.expert_replicas(), nullptr, {}}")]),
+             "{&mesh.expert_shard(), mesh.layout().sharding == Sharding::none && mesh.layout().expert_tensor == 1 ? &mesh.tokens() : &mesh.expert_replicas(), nullptr, {}}")]),
     Mutant("experts-averaged", "expert gradients are averaged over the ranks with the same experts", GRADIENTS_2,
            [("train/run/engine.cpp", "  sync.finish();\n", AVERAGED_EXPERTS)]),
     Mutant("arrivals-not-sorted", "rows that arrive from several ranks are not sorted by expert", GRADIENTS_2,
