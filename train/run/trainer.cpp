@@ -5,6 +5,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "data/crc32c.h"
 #include "data/dataset.h"
 #include "data/loader.h"
 #include "model/flops.h"
@@ -38,6 +39,14 @@ LoaderOptions loader_options(const Config& c, Mesh& mesh) {
   o.rank = mesh.data_rank();
   o.world = mesh.data().size();
   return o;
+}
+
+/// Of rows of `length` ids. Sums of it do not depend on who has which row, or in which order.
+int64_t crc_of_rows(const std::vector<int32_t>& ids, int64_t length) {
+  int64_t sum = 0;
+  for (size_t i = 0; i < ids.size(); i += size_t(length))
+    sum += crc32c(&ids[i], std::min(size_t(length), ids.size() - i) * sizeof(int32_t));
+  return sum;
 }
 
 constexpr int kMostSkips = 20;   // in a row; then the loss has left its window for good
@@ -137,7 +146,7 @@ struct Trainer::Impl {
   // ---- one step ----
 
   struct Totals {
-    int64_t counted = 0, tokens = 0;
+    int64_t counted = 0, tokens = 0, rows_crc = 0;
     double flops = 0;
   };
 
@@ -163,6 +172,7 @@ struct Trainer::Impl {
       batches.push_back(loader.next());
       const HostBatch& b = batches.back();
       totals.counted += b.counted;
+      totals.rows_crc += crc_of_rows(b.ids, current_length);
       totals.flops += 3 * forward_flops(config.model, b.lengths).total();
     }
     totals.tokens = accumulation() * current_rows * current_length;
@@ -176,9 +186,10 @@ struct Trainer::Impl {
     report.data_wait = seconds_since(start);
     // Context and tensor ranks of one data rank have read the same batch.
     const int64_t readers = world.size() / data_ranks;
-    int64_t agreed[2] = {totals.counted, wants_to_stop()};
-    world.all_reduce(make_tensor(agreed, {2}));
+    int64_t agreed[3] = {totals.counted, wants_to_stop(), totals.rows_crc};
+    world.all_reduce(make_tensor(agreed, {3}));
     totals.counted = agreed[0] / readers;
+    report.rows_crc = agreed[2] / readers;
     if (agreed[1]) return true;  // before anything was changed; the batches are read again after a resume
 
     const StepLosses losses = engine.gradients(batches, totals.counted, current_rows * current_length);
