@@ -8,6 +8,7 @@
 #include "data/crc32c.h"
 #include "data/dataset.h"
 #include "data/loader.h"
+#include "kernels/trace.h"
 #include "model/flops.h"
 #include "parallel/watchdog.h"
 #include "train/files.h"
@@ -21,6 +22,7 @@
 #include "train/run/run_folder.h"
 #include "train/run/schedule.h"
 #include "train/run/signals.h"
+#include "train/run/tracer.h"
 
 namespace jambalaya {
 
@@ -66,7 +68,8 @@ struct Trainer::Impl {
         dataset(c.data.folder),
         engine(mesh, ctx, c.model, c.train.precision, c.optimizer, c.train.bucket_mb << 20),
         loader(dataset.train(), loader_options(c, r.mesh())),
-        detector(c.train.spike_factor) {
+        detector(c.train.spike_factor),
+        tracer(world, c.log) {
     if (dataset.manifest().vocab_size > c.model.vocab_size)
       throw Error(Exit::usage,
                   cat("data.folder = ", c.data.folder, " was encoded with ", dataset.manifest().vocab_size,
@@ -167,6 +170,7 @@ struct Trainer::Impl {
   }
 
   std::vector<HostBatch> fetch(Totals& totals) {
+    TraceScope traced("data", "data");
     std::vector<HostBatch> batches;
     for (int64_t i = 0; i < accumulation(); i++) {
       batches.push_back(loader.next());
@@ -205,6 +209,7 @@ struct Trainer::Impl {
 
   void evaluate(StepReport& report) {
     if (!held_out) return;
+    TraceScope traced("evaluation", "evaluation");
     HeldOutScore score = evaluate_held_out(runtime, jamba, *held_out);
     report.held_out_nats = score.nats_per_token;
     report.held_out_bits_per_byte = score.bits_per_byte;
@@ -220,7 +225,10 @@ struct Trainer::Impl {
       log_info(cat("the run is at step ", state.step, " of ", config.train.steps,
                    " already: raise train.steps to go on"));
     while (state.step < config.train.steps) {
-      if (step())
+      tracer.begin_step(engine.sync);
+      const bool stop = step();
+      tracer.end_step(engine.sync, stop || state.step >= config.train.steps);
+      if (stop)
         return leave(stop_signal() ? "a signal asked for it"
                                    : "train.minutes have passed or another rank was asked to");
     }
@@ -240,6 +248,7 @@ struct Trainer::Impl {
   bool step() {
     StepReport report;
     report.step = state.step + 1;
+    TraceScope traced(trace::numbered("step", report.step), "step", "step", report.step);
     Watchdog::instance().set_step(report.step);
     report.steps = config.train.steps;
     report.lr = learning_rate(config.optimizer, state.step, config.train.steps);
@@ -335,6 +344,7 @@ struct Trainer::Impl {
   // ---- saving ----
 
   void save() {
+    TraceScope traced("checkpoint", "checkpoint");
     Clock::time_point start = Clock::now();
     state.seconds += seconds_since(segment_start);
     segment_start = Clock::now();
@@ -397,6 +407,7 @@ struct Trainer::Impl {
   Optimizer& optimizer = engine.optimizer;
   Loader loader;
   BadStepDetector detector;
+  Tracer tracer;
   std::optional<HeldOut> held_out;
   std::unique_ptr<MetricsFile> metrics;  ///< rank 0
   TrainState state;
