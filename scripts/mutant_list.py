@@ -135,8 +135,8 @@ MUTANTS = [
            [("train/run/optimizer.cpp", "  for (const Segment& s : segments_) {\n",
              "  for (const Segment& s : segments_) {\n    if (parameters_.ranks().dense.rank == 1) continue;\n")]),
     Mutant("values-not-gathered", "sharding: after an update the model goes on with the values from before", STEPS,
-           [("train/run/engine.cpp", "  optimizer.step(ctx_, lr, norm);\n  sync.refresh();\n",
-             "  optimizer.step(ctx_, lr, norm);\n")]),
+           [("train/run/engine.cpp", "    optimizer.step(ctx_, lr, norm);\n  }\n  sync.refresh();\n",
+             "    optimizer.step(ctx_, lr, norm);\n  }\n")]),
     # ---- the norm
     Mutant("norm-counts-copies", "tensors that all tensor ranks hold count once for each of them in the gradient norm",
            GRADIENTS_2,
