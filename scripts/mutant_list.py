@@ -77,7 +77,7 @@ MUTANTS = [
     Mutant("experts-summed-over-tokens", "expert gradients are summed over the data ranks, as dense ones are, instead of "
            "those with the same experts", GRADIENTS,
            [("model/parameter_sync.cpp", "{&mesh.expert_shard(), &mesh.expert_replicas(), nullptr, {}}",
-             "{&mesh.expert_shard(), mesh.expert_shard().size() == 1 ? &mesh.tokens() : &mesh.expert_replicas(), nullptr, {}}")]),
+             "{&mesh.expert_shard(), mesh.layout().sharding == Sharding::none && mesh.layout().expert_tensor == 1 ? &mesh.tokens() : &mesh.expert_replicas(), nullptr, {}}")]),
     Mutant("experts-averaged", "expert gradients are averaged over the ranks with the same experts", GRADIENTS_2,
            [("train/run/engine.cpp", "  sync.finish();\n", AVERAGED_EXPERTS)]),
     Mutant("arrivals-not-sorted", "rows that arrive from several ranks are not sorted by expert", GRADIENTS_2,
@@ -135,8 +135,8 @@ MUTANTS = [
            [("train/run/optimizer.cpp", "  for (const Segment& s : segments_) {\n",
              "  for (const Segment& s : segments_) {\n    if (parameters_.ranks().dense.rank == 1) continue;\n")]),
     Mutant("values-not-gathered", "sharding: after an update the model goes on with the values from before", STEPS,
-           [("train/run/engine.cpp", "  optimizer.step(ctx_, lr, norm);\n  sync.refresh();\n",
-             "  optimizer.step(ctx_, lr, norm);\n")]),
+           [("train/run/engine.cpp", "    optimizer.step(ctx_, lr, norm);\n  }\n  sync.refresh();\n",
+             "    optimizer.step(ctx_, lr, norm);\n  }\n")]),
     # ---- the norm
     Mutant("norm-counts-copies", "tensors that all tensor ranks hold count once for each of them in the gradient norm",
            GRADIENTS_2,
