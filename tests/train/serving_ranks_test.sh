@@ -30,6 +30,14 @@ same_tokens_and_scores() {
   for setting in "$@"; do options+=(--set "parallel.$setting"); done
   got=$(ranks "$n" "${generation[@]}" "${options[@]}" | ids) || fail "generate on $n ranks with $* ended with $?"
   [ "$got" = "$want_ids" ] || fail "generate on $n ranks with $* gave other tokens: $got"
+  same_scores "$n" "$@"
+}
+
+same_scores() {
+  local n=$1
+  shift
+  local options=()
+  for setting in "$@"; do options+=(--set "parallel.$setting"); done
   ranks "$n" evaluate run --data data --choices questions.jsonl --sequence-length 24 --batch 1 --threads 1 --json \
     "${options[@]}" | scores >got.scores || fail "evaluate on $n ranks with $* ended with $?"
   paste want.scores got.scores | awk -v what="$n ranks, $*" '
@@ -61,6 +69,10 @@ same_tokens_and_scores 2 tensor=2 sequence=false expert=2
 same_tokens_and_scores 2 data=2
 same_tokens_and_scores 4 tensor=2 expert=2 expert_tensor=2
 same_tokens_and_scores 4 expert=4
+# Held-out rows of 24 tokens are cut over context ranks.
+same_scores 2 context=2
+same_scores 4 context=2 tensor=2
+same_scores 4 context=4 expert=2
 refused 4 "parallel.context" 2 "${generation[@]}" --set parallel.context=2
 refused 4 "admi\|valid" 2 "${generation[@]}" --set parallel.tensor=3
 refused 2 "only parallel" 2 "${generation[@]}" --set model.hidden_size=8
