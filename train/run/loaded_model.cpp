@@ -40,7 +40,7 @@ LoadedModel::LoadedModel(const std::string& path, const std::string& precision_n
   }
   if (!precision_name.empty()) precision = precision_of(precision_name);
   if (!skipped_checkpoints.empty() && runtime->lead()) log_warning(skipped_checkpoints);
-  check_memory(info.model, precision, false, local_size(), placement_of(runtime->mesh()));
+  check_memory(info.model, precision, false, runtime->mesh());
   parameters = std::make_unique<Parameters>(info.model, precision, false, placement_of(runtime->mesh()));
   regions = std::make_unique<Regions>(runtime->mesh());
   jamba = std::make_unique<Jamba>(*parameters, *regions);

@@ -1,5 +1,6 @@
 // What a process needs before a model: its ranks, threads, scratch memory and backend.
 #pragma once
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -12,8 +13,10 @@ namespace jambalaya {
 class Runtime {
  public:
   /// Starts MPI when launched by it, and the watchdog over its ranks. threads = 0: the machine's cores shared
-  /// among its ranks. Throws Error(layout) when ranks or model do not admit the layout.
-  Runtime(const Layout& layout, const ModelConfig& model, int threads, const std::string& device);
+  /// among its ranks. `agree` is called with the world as soon as there is one, before the layout is looked
+  /// at. Throws Error(layout) when ranks or model do not admit the layout.
+  Runtime(const Layout& layout, const ModelConfig& model, int threads, const std::string& device,
+          const std::function<void(Communicator&)>& agree = {});
   /// One rank, no MPI: commands that work on one file.
   static std::unique_ptr<Runtime> single(int threads);
 
