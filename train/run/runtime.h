@@ -1,5 +1,6 @@
 // What a process needs before a model: its ranks, threads, scratch memory and backend.
 #pragma once
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -14,6 +15,9 @@ class Runtime {
   /// Starts MPI when launched by it, and the watchdog over its ranks. threads = 0: the machine's cores shared
   /// among its ranks. Throws Error(layout) when ranks or model do not admit the layout.
   Runtime(const Layout& layout, const ModelConfig& model, int threads, const std::string& device);
+  /// The same where the model is found out once the ranks can talk: `model` is called with all of them.
+  Runtime(const Layout& layout, const std::function<ModelConfig(Communicator& world)>& model, int threads,
+          const std::string& device);
   /// One rank, no MPI: commands that work on one file.
   static std::unique_ptr<Runtime> single(int threads);
 
