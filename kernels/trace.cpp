@@ -75,6 +75,9 @@ std::string element(const Event& e, int rank, size_t thread, int64_t shift_ns) {
   if (e.group)
     text += cat(",\"args\":{\"group\":", json_quoted(e.group), ",\"number\":", e.number,
                 ",\"bytes\":", e.bytes, "}");
+  else if (e.counts)
+    text += cat(",\"args\":{", json_quoted(e.counts), ":", e.number,
+                e.bytes ? cat(",\"bytes\":", e.bytes) : "", "}");
   return text + "}";
 }
 
@@ -125,6 +128,8 @@ const char* intern(const std::string& text) {
   std::lock_guard lock(registry().mutex);
   return registry().texts.insert(text).first->c_str();
 }
+
+const char* numbered(const char* what, int64_t number) { return on() ? intern(cat(what, " ", number)) : ""; }
 
 int64_t started_ns() { return started; }
 

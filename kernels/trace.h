@@ -16,7 +16,9 @@ struct Event {
   const char* category = "";
   int64_t begin_ns = 0, end_ns = 0;  ///< of the steady clock
   const char* group = nullptr;       ///< collectives: the communicator's name
-  int64_t number = 0, bytes = 0;  ///< collectives: the call's number in its group, and what this rank sends
+  const char* counts = nullptr;      ///< without a group: what `number` counts ("layer", "step")
+  int64_t number = 0;                ///< collectives: of the call in its group
+  int64_t bytes = 0;                 ///< collectives: what this rank sends; else: of what the scope moves
 };
 
 namespace detail {
@@ -35,6 +37,8 @@ void record(const Event& event);
 void name_thread(const std::string& name);
 /// A copy of `text` that lives as long as the process; equal texts share one.
 const char* intern(const std::string& text);
+/// "what number", interned; "" while nothing is recorded.
+const char* numbered(const char* what, int64_t number);
 
 /// The events so far as elements of a Chrome trace array, each with a comma before it, and forgets them.
 /// `rank` becomes the process id, `process` its name. Times are microseconds since `origin_ns` (Unix time),
@@ -45,11 +49,17 @@ int64_t started_ns();
 
 }  // namespace trace
 
-/// The time from here to the end of the block: TraceScope scope("forward", "compute").
+/// The time from here to the end of the block: TraceScope scope("mlp forward", "compute", "layer", 3).
+/// The summary (scripts/trace_summary) goes by the category: "compute" is work that communication can hide
+/// under, "wait" is what was not hidden.
 class TraceScope {
  public:
   TraceScope(const char* name, const char* category) {
     if (trace::on()) event_ = {.name = name, .category = category, .begin_ns = trace::now_ns()};
+  }
+  TraceScope(const char* name, const char* category, const char* counts, int64_t number, int64_t bytes = 0)
+      : TraceScope(name, category) {
+    event_.counts = counts, event_.number = number, event_.bytes = bytes;
   }
   ~TraceScope() {
     if (event_.begin_ns == 0) return;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "kernels/trace.h"
 #include "model/shard_moves.h"
 
 namespace jambalaya {
@@ -59,7 +60,7 @@ void ParameterSync::make_reducer(Group& group, bool expert, int64_t bucket_bytes
       ranges.back().end = begin + part.size;
     } else {
       group.reducer_group[size_t(part.unit)] = int(ranges.size());
-      ranges.push_back({begin, begin + part.size});
+      ranges.push_back({begin, begin + part.size, part.unit});
     }
     last_unit = part.unit;
   }
@@ -80,13 +81,16 @@ void ParameterSync::refresh() {
 }
 
 void ParameterSync::gather_unit(int unit) {
+  int64_t bytes = 0;
   for (int i : parts_[size_t(unit)]) {
     PartMemory hidden = parameters_.memory(i);  // while it is being rewritten
     if (!stays(parameters_.parts()[size_t(i)])) continue;
+    bytes += gathered_bytes(parameters_.parts()[size_t(i)]);
     hidden.value = nullptr, hidden.compute = nullptr;
     parameters_.place(i, hidden);
   }
-  gathered_[size_t(unit)] = queue_.push([this, unit] {
+  gathered_[size_t(unit)] = queue_.push([this, unit, bytes] {
+    TraceScope scope(trace::numbered("gather values of unit", unit), "gather", "unit", unit, bytes);
     for (int i : parts_[size_t(unit)]) {
       const Part& part = parameters_.parts()[size_t(i)];
       if (stays(part)) gather_values(parameters_, i, memory_[size_t(i)], *group_of(part).shard);
@@ -97,6 +101,7 @@ void ParameterSync::gather_unit(int unit) {
 void ParameterSync::wait_for_values(int unit) {
   int64_t& job = gathered_[size_t(unit)];
   if (job == 0) return;
+  TraceScope scope("wait for values", "wait", "unit", unit);
   const Clock::time_point start = Clock::now();
   queue_.wait(job);
   gather_wait_ += seconds_since(start);
@@ -138,6 +143,7 @@ void ParameterSync::begin_backward(bool last) {
 void ParameterSync::gradients_ready(int layer) {
   if (!last_) return;
   const int unit = layer + 1;
+  TraceScope traced("send gradients", "send", "unit", unit);
   const bool dense_in_ring = ring_ && groups_[0].shard->size() > 1;
   if (tensor_sums_ && !dense_in_ring) tensor_sums_->run(unit);
   for (Group& group : groups_)
@@ -152,6 +158,9 @@ void ParameterSync::reduce_sharded(int index) {
   queue_.push([this, index] {
     const Part& part = parameters_.parts()[size_t(index)];
     Group& group = group_of(part);
+    if (!stays(part) && group.replicas->size() == 1) return;  // the ring has done it all
+    TraceScope scope(trace::numbered("reduce gradients of unit", part.unit), "reduce", "unit", part.unit,
+                     part.size * int64_t(sizeof(float)));
     if (stays(part)) reduce_gradients(parameters_, index, memory_[size_t(index)], *group.shard, false);
     if (group.replicas->size() > 1)
       group.replicas->all_reduce(
@@ -160,6 +169,7 @@ void ParameterSync::reduce_sharded(int index) {
 }
 
 void ParameterSync::finish() {
+  TraceScope scope("wait for gradients", "wait");
   const Clock::time_point start = Clock::now();
   for (Group& group : groups_)
     if (group.reducer) group.reducer->flush();

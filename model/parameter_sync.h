@@ -41,6 +41,9 @@ class ParameterSync final : public UnitLender {
   /// Waits for all communication: afterwards the owned gradients are sums over all ranks.
   void finish();
 
+  /// Waits for values that are on their way, too.
+  void settle() { queue_.drain(); }
+
   double reduce_wait_seconds() const { return reduce_wait_; }  ///< of the last finish: not hidden
   /// Time since the last call that borrow waited for values.
   double take_gather_wait_seconds();

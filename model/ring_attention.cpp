@@ -5,6 +5,8 @@
 #include <cstring>
 #include <limits>
 
+#include "kernels/trace.h"
+
 namespace jambalaya {
 
 namespace {
@@ -144,6 +146,7 @@ void ring_attention_forward(const Pass& pass, const Tensor& q_TD, const Tensor& 
   clear(o);
   std::fill_n(lse.ptr<float>(), lse.numel(), -std::numeric_limits<float>::infinity());
   for (int step = 0; step < ring.steps(); step++) {
+    TraceScope traced("ring step forward", "compute", "step", step);
     const Tensor kv = keys_and_values.at(step);
     ring.for_each_pair(step, [&](TokenRange queries, TokenRange keys, const VisibleKeys& visible) {
       const PairView pair(visible);
@@ -187,6 +190,7 @@ void ring_attention_backward(const Pass& pass, const Tensor& d_out, const Tensor
   clear(dq);
   clear(gradients.at(0));
   for (int step = 0; step < ring.steps(); step++) {
+    TraceScope traced("ring step backward", "compute", "step", step);
     const Tensor kv = keys_and_values.at(step), dkv = gradients.at(step);
     ring.for_each_pair(step, [&](TokenRange queries, TokenRange keys, const VisibleKeys& visible) {
       const PairView pair(visible);

@@ -19,6 +19,10 @@ void gather_values(const Parameters& parameters, int index, const PartMemory& to
   shard.all_gather(make_tensor(to.compute + mine, {n}), make_tensor(to.compute, {part.size}));
 }
 
+int64_t gathered_bytes(const Part& part) {
+  return part.size * int64_t(part.value ? sizeof(float) : sizeof(bf16));
+}
+
 void reduce_gradients(const Parameters& parameters, int index, const PartMemory& from, Communicator& shard,
                       bool accumulate) {
   const Part& part = parameters.parts()[size_t(index)];

@@ -15,4 +15,7 @@ void gather_values(const Parameters& parameters, int part, const PartMemory& to,
 void reduce_gradients(const Parameters& parameters, int part, const PartMemory& from, Communicator& shard,
                       bool accumulate);
 
+/// Of a part's whole values as they are gathered.
+int64_t gathered_bytes(const Part& part);
+
 }  // namespace jambalaya

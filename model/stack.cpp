@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/trace.h"
+
 namespace jambalaya {
 
 Jamba::Impl::Impl(Jamba& o, Parameters& p, Regions& r, int64_t saved_bytes)
@@ -47,6 +49,7 @@ Pass Jamba::Impl::make_pass(Context& ctx, const Documents& docs, bool training, 
 
 Jamba::Impl::Hidden Jamba::Impl::forward(const Pass& pass, const Tensor& ids, const Tensor& sums,
                                          double micro_tokens, std::vector<LayerState>* states) {
+  TraceScope traced("forward", "pass");
   const int64_t t = pass.rows(), d = config.hidden_size;
   const bool keep_layers = pass.training && owner.recompute != Recompute::layer;
   if (owner.telemetry) std::memset(branch_sums.data, 0, size_t(branch_sums.bytes()));
@@ -122,6 +125,7 @@ Tensor Jamba::Impl::normalize(const Pass& pass, const Hidden& hidden, Tensor& h_
 }
 
 void Jamba::Impl::backward(const Pass& pass, const Tensor& ids, const Tensor& dh, const LossScale& scale) {
+  TraceScope traced("backward", "pass");
   const float activation_weight =
       float(2 * config.act_loss_alpha * scale.micro / (scale.micro_tokens * double(config.hidden_size)));
   const int64_t t = pass.rows(), d = config.hidden_size;

@@ -38,8 +38,13 @@ class Layer {
  private:
   Tensor branch_gradient(const Pass& pass, const Tensor& dh, const Tensor& output,
                          float activation_weight) const;
+  // The mixer or channel mixer that this layer has, on what is saved.
+  void mixer_forward(const Pass& pass, const LayerState* state);
+  void channel_forward(const Pass& pass);
+  void mixer_backward(const Pass& pass, const Tensor& dmixed, const Tensor& dx);
+  void channel_backward(const Pass& pass, const Tensor& dout, const Tensor& dx);
 
-  int norm1_, norm2_;
+  int index_, norm1_, norm2_;
   struct Saved {
     Tensor h_in, h_mid, y1, y2, rstd1, rstd2;
     Tensor mixed, out;  ///< branch outputs, for the activation loss

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <map>
 
+#include "kernels/trace.h"
 #include "model/shard_moves.h"
 
 namespace jambalaya {
@@ -97,7 +98,10 @@ UnitRing::ValueSlot* UnitRing::gather(int unit) {
   if (!slot) return nullptr;
   slot->unit = unit;
   slot->last_use = ++clock_;
-  slot->gathered = queue_.push([this, unit, memory = layout(unit, slot->data, nullptr)] {
+  int64_t bytes = 0;
+  for (int part : parts_[size_t(unit)]) bytes += gathered_bytes(parameters_.parts()[size_t(part)]);
+  slot->gathered = queue_.push([this, unit, bytes, memory = layout(unit, slot->data, nullptr)] {
+    TraceScope scope(trace::numbered("gather values of unit", unit), "gather", "unit", unit, bytes);
     for (size_t i = 0; i < memory.size(); i++) {
       const int part = parts_[size_t(unit)][i];
       gather_values(parameters_, part, memory[i], shard(part));
@@ -117,6 +121,7 @@ void UnitRing::borrow(int unit, Travel travel) {
     slot->uses++;
     slot->last_use = ++clock_;
     if (travel == Travel::backward && !gradients_.empty()) borrow_gradient(unit);
+    TraceScope scope("wait for values", "wait", "unit", unit);
     const auto start = std::chrono::steady_clock::now();
     queue_.wait(slot->gathered);
     wait_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -134,6 +139,7 @@ void UnitRing::borrow_gradient(int unit) {
       if (s.unit == unit) break;
     }
   JAMBALAYA_CHECK(slot, "more than ", kGradientSlots, " units are in a backward at once");
+  TraceScope scope("wait for gradient memory", "wait", "unit", unit);
   queue_.wait(slot->cleared);
   slot->unit = unit;
   slot->uses++;
@@ -153,8 +159,13 @@ void UnitRing::give_gradient_back(int unit) {
                                  [&](const GradientSlot& s) { return s.unit == unit; });
   JAMBALAYA_CHECK(slot != gradients_.end() && slot->uses > 0, "unit ", unit, " was not borrowed");
   if (--slot->uses > 0) return;
+  TraceScope traced("send gradients", "send", "unit", unit);
   slot->unit = -1;
-  slot->cleared = queue_.push([this, unit, memory = layout(unit, nullptr, slot->data)] {
+  int64_t bytes = 0;
+  for (int part : parts_[size_t(unit)])
+    bytes += parameters_.parts()[size_t(part)].size * int64_t(sizeof(float));
+  slot->cleared = queue_.push([this, unit, bytes, memory = layout(unit, nullptr, slot->data)] {
+    TraceScope scope(trace::numbered("reduce gradients of unit", unit), "reduce", "unit", unit, bytes);
     for (size_t i = 0; i < memory.size(); i++) {
       const int part = parts_[size_t(unit)][i];
       reduce_gradients(parameters_, part, memory[i], shard(part), true);

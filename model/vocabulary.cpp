@@ -1,11 +1,13 @@
 // The two ends of the model. Embedding and head are cut over the tensor ranks by rows of the vocabulary: a
 // rank looks up and scores its own ids. Every rank sees all tokens of the context shard here; the residual
 // stream on either side holds its own rows (parallel/regions.h).
+#include "kernels/trace.h"
 #include "model/stack.h"
 
 namespace jambalaya {
 
 void Jamba::Impl::embed(const Pass& pass, const Tensor& ids, const Tensor& h) {
+  TraceScope traced("embedding forward", "compute");
   ArenaScope scope(*pass.ctx.scratch);
   Tensor partial = regions.partial(pass.ctx, h, pass.tokens());
   // A token's row lies on one rank, the others add zeros: the sum is that row, to the bit.
@@ -18,6 +20,7 @@ void Jamba::Impl::embed(const Pass& pass, const Tensor& ids, const Tensor& h) {
 }
 
 void Jamba::Impl::embed_backward(const Pass& pass, const Tensor& ids, const Tensor& dh) {
+  TraceScope traced("embedding backward", "compute");
   ArenaScope scope(*pass.ctx.scratch);
   pass.ops().embedding_backward(pass.ctx, {.ids = ids,
                                            .dy = regions.leave_backward(pass.ctx, dh, pass.tokens()),
@@ -28,6 +31,7 @@ void Jamba::Impl::embed_backward(const Pass& pass, const Tensor& ids, const Tens
 }
 
 void Jamba::Impl::head_loss(const Pass& pass, const Tensor& y, HeadLoss op, const Tensor& dy) {
+  TraceScope traced("head and loss", "compute");
   ArenaScope scope(*pass.ctx.scratch);
   op.h = regions.enter(pass.ctx, y, pass.tokens());
   op.w = parameters.compute(head);

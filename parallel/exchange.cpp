@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "kernels/ops.h"
+#include "kernels/trace.h"
 
 namespace jambalaya {
 
@@ -66,6 +67,7 @@ void ExpertRoute::order_arrivals(Arena& keep, const std::vector<int32_t>& counts
 
 Tensor ExpertRoute::dispatch(Context& ctx, const Tensor& rows, Arena& arena) const {
   if (alone()) return rows;
+  TraceScope traced("expert exchange", "exchange");
   Tensor sorted = arena.tensor(rows.dtype, {arrived_, rows.columns()}, "experts in");
   ArenaScope scope(*ctx.scratch);
   Tensor arrivals = ctx.scratch->tensor(rows.dtype, {arrived_, rows.columns()}, "expert exchange");
@@ -80,6 +82,7 @@ Tensor ExpertRoute::partial(Context& ctx, const Tensor& sum) const {
 
 void ExpertRoute::collect(Context& ctx, const Tensor& partial, const Tensor& sum) const {
   if (alone()) return;
+  TraceScope traced("expert exchange", "exchange");
   ArenaScope scope(*ctx.scratch);
   const int64_t d = sum.columns();
   Tensor leaving = ctx.scratch->tensor(sum.dtype, {arrived_, d}, "expert exchange");

@@ -80,8 +80,16 @@ void GradientReducer::begin() {
   sent_.assign(groups_.size(), 0);
 }
 
-void GradientReducer::send(int64_t begin, int64_t end) {
-  if (begin < end) queue_.push([this, part = gradients_.slice_rows(begin, end)] { ranks_.all_reduce(part); });
+/// Groups first to last, which are neighbours.
+void GradientReducer::send(size_t first, size_t last) {
+  const Range &from = groups_[first], &to = groups_[last];
+  if (from.begin == to.end) return;
+  queue_.push([this, part = gradients_.slice_rows(from.begin, to.end), low = from.unit, high = to.unit] {
+    const char* name = trace::numbered("reduce gradients of unit", low);
+    if (low != high && trace::on()) name = trace::intern(cat(name, " to ", high));
+    TraceScope scope(name, "reduce", "unit", low, part.bytes());
+    ranks_.all_reduce(part);
+  });
 }
 
 void GradientReducer::ready(int group) {
@@ -94,7 +102,7 @@ void GradientReducer::ready(int group) {
   while (last + 1 < groups_.size() && final_[last + 1] && !sent_[last + 1]) last++;
   if (groups_[last].end - groups_[first].begin < bucket_) return;
   std::fill(sent_.begin() + long(first), sent_.begin() + long(last) + 1, 1);
-  send(groups_[first].begin, groups_[last].end);
+  send(first, last);
 }
 
 void GradientReducer::flush() {
@@ -102,7 +110,7 @@ void GradientReducer::flush() {
   for (size_t first = 0; first < groups_.size();) {
     size_t last = first;
     while (last < groups_.size() && !sent_[last]) last++;
-    if (last > first) send(groups_[first].begin, groups_[last - 1].end);
+    if (last > first) send(first, last - 1);
     first = last + 1;
   }
   std::fill(sent_.begin(), sent_.end(), 1);

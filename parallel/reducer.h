@@ -46,6 +46,7 @@ class GradientReducer {
   /// order.
   struct Range {
     int64_t begin = 0, end = 0;
+    int unit = 0;  ///< told in traces
   };
   /// `ranks` is used by jobs of `queue` alone.
   GradientReducer(CommunicationQueue& queue, Communicator& ranks, Tensor gradients, std::vector<Range> groups,
@@ -59,7 +60,7 @@ class GradientReducer {
   void flush();
 
  private:
-  void send(int64_t begin, int64_t end);
+  void send(size_t first, size_t last);
 
   CommunicationQueue& queue_;
   Communicator& ranks_;

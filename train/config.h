@@ -63,6 +63,9 @@ struct LogSection {
   int64_t evaluate_every = 100;
   int64_t evaluate_tokens = 65536;  ///< held-out tokens per evaluation; 0: all
   std::string level = "info";
+  std::string trace;        ///< file for a trace of some steps; "": none
+  int64_t trace_from = 3;   ///< first traced step, counted from 1 at the start of the job
+  int64_t trace_steps = 3;  ///< how many are traced
 };
 
 struct Config {

@@ -117,5 +117,17 @@ TEST(JsonText, control_characters_quotes_and_backslashes_are_escaped) {
   EXPECT_EQ(json_quoted("a\"b\\c\n\x01ü"), "\"a\\\"b\\\\c\\u000a\\u0001ü\"");
 }
 
+TEST(Trace, a_scope_tells_what_it_counts_and_moves) {
+  EXPECT_STREQ(trace::numbered("gather unit", 3), "") << "nobody asked";
+  trace::start();
+  { TraceScope layer("mlp", "compute", "layer", 7); }
+  { TraceScope job(trace::numbered("gather unit", 3), "gather", "unit", 3, 4096); }
+  trace::stop();
+  const std::string text = trace::take_events(0, "", 0);
+  EXPECT_NE(text.find("\"args\":{\"layer\":7}}"), std::string::npos) << text;
+  EXPECT_NE(text.find("\"gather unit 3\""), std::string::npos) << text;
+  EXPECT_NE(text.find("\"args\":{\"unit\":3,\"bytes\":4096}}"), std::string::npos) << text;
+}
+
 }  // namespace
 }  // namespace jambalaya

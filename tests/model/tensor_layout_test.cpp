@@ -211,17 +211,40 @@ TEST(TensorLayout, exchange_sends_rows_to_the_ranks_of_their_experts_alone) {
   c.num_experts_per_tok = c.num_experts;  // every row goes to every expert: the traffic is known
   TestModel whole(c);
   const TestBatch batch = batch_of(c);
-  const int ranks = world().size();
-  for (int slices = 1; slices <= ranks; slices *= 2) {
-    const int experts = ranks / slices;
-    RankModel part(whole, {.data = ranks, .expert = experts, .expert_tensor = slices});
+  const int64_t ranks = world().size();
+  for (const Layout& layout : layouts()) {
+    SCOPED_TRACE(name_of(layout));
+    RankModel part(whole, layout);
     const TestBatch own = part.share_of(batch);
     part.jamba.train(part.context, own.view(), batch.scale(), make_tensor(part.sums, {kLossSums}));
     // A row of an expert goes to all slices of it, and so do results, gradients of results and gradients of
-    // rows; of the experts x slices ranks one is the row's home. Two layers have experts.
-    const int64_t row = c.hidden_size * 4, copies = batch.tokens() * c.num_experts / experts;
-    EXPECT_EQ(sent(part.mesh.experts(), Collective::all_to_all), 2 * 4 * copies * (ranks - 1) * row);
-    EXPECT_EQ(sent(part.mesh.experts(), Collective::all_gather), 2 * c.num_experts * 4 * ranks * (ranks - 1));
+    // rows; of the experts x slices ranks one is the row's home. Tensor ranks share the rows, so that their
+    // number changes nothing. Two layers have experts.
+    const int64_t row = c.hidden_size * 4, copies = batch.tokens() * c.num_experts / layout.expert,
+                  group = layout.expert * layout.expert_tensor;
+    EXPECT_EQ(sent(part.mesh.experts(), Collective::all_to_all), 2 * 4 * copies * (group - 1) * row);
+    EXPECT_EQ(sent(part.mesh.experts(), Collective::all_gather), 2 * c.num_experts * 4 * ranks * (group - 1));
+  }
+}
+
+TEST(TensorLayout, expert_ranks_keep_the_rows_of_their_own_experts_alone) {
+  ModelConfig c = layout_model();
+  c.num_experts_per_tok = c.num_experts;
+  c.intermediate_size = 8;
+  TestModel whole(c);
+  const TestBatch batch({16, 16, 16, 16}, c.vocab_size, 5);  // as many tokens for every data rank
+  for (const Layout& layout : layouts()) {
+    if (layout.expert * layout.expert_tensor == 1) continue;  // rows that stay at home are gathered again
+    SCOPED_TRACE(name_of(layout));
+    RankModel part(whole, layout);
+    part.train(batch);
+    std::map<std::string, int64_t> bytes = part.jamba.saved_arena().high_water_by_tag();
+    const int64_t group = layout.expert * layout.expert_tensor, ranks = world().size(),
+                  arrived = batch.tokens() * group / ranks * (c.num_experts / layout.expert);
+    // In two layers; 64 is the alignment.
+    EXPECT_NEAR(double(bytes["experts in"]), double(2 * arrived * c.hidden_size * 4), 2 * 64);
+    EXPECT_NEAR(double(bytes["experts gate and up"]),
+                double(2 * arrived * 2 * c.intermediate_size / layout.expert_tensor * 4), 2 * 64);
   }
 }
 

@@ -50,6 +50,21 @@ inline std::vector<float> local_part(const ParameterRow& row, const PlacementRan
   return part;
 }
 
+/// The part of a data rank's documents that lies on one of its context ranks.
+struct RankBatch {
+  RankBatch(Mesh& mesh, const TestBatch& batch)
+      : whole(batch), shard(batch.lengths, mesh.context_rank(), mesh.context().size()) {}
+  int64_t first() const { return shard.range(shard.rank()).begin; }
+  int64_t tokens() const { return shard.tokens(); }
+  Batch view() {
+    if (shard.ranks() == 1) return whole.view();
+    return {make_tensor(whole.ids.data() + first(), {tokens()}),
+            make_tensor(whole.targets.data() + first(), {tokens()}), shard.documents(), &shard};
+  }
+  TestBatch whole;
+  ContextShard shard;
+};
+
 /// This rank's part of a model, with the values of `whole`.
 struct RankModel {
   RankModel(TestModel& whole, const Layout& layout, int threads = 1)
@@ -78,7 +93,7 @@ struct RankModel {
   double train(const TestBatch& batch) {
     std::fill(std::begin(sums), std::end(sums), 0.0);
     parameters.zero_gradients(context);
-    const TestBatch own = share_of(batch);
+    RankBatch own(mesh, share_of(batch));
     jamba.train(context, own.view(), batch.scale(), make_tensor(sums, {kLossSums}));
     complete_gradients();
     return objective(parameters.config(), sums_of_all(), batch.scale());

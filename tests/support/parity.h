@@ -38,20 +38,24 @@ inline ModelConfig parity_model() {
 
 /// Lengths of the documents in each of 8 rows of unequal length, 192 tokens in all, so that shards of 24
 /// tokens end inside documents and one document spans four of them.
-inline std::vector<std::vector<int64_t>> parity_rows(int micro_batch) {
-  std::vector<std::vector<int64_t>> rows = {{3, 28}, {17}, {1, 25}, {52}, {4, 5}, {8}, {13, 15}, {1, 1, 19}};
+using RowsOfDocuments = std::vector<std::vector<int64_t>>;
+inline RowsOfDocuments parity_rows(int micro_batch) {
+  RowsOfDocuments rows = {{3, 28}, {17}, {1, 25}, {52}, {4, 5}, {8}, {13, 15}, {1, 1, 19}};
   if (micro_batch % 2) std::reverse(rows.begin(), rows.end());
   return rows;
 }
 constexpr int kParityRows = 8;
+/// So few tokens that a convolution reaches over several shards, and that some ranks have none.
+inline RowsOfDocuments few_rows() { return {{1}, {5}, {}, {}, {2}, {}, {}, {}}; }
 
 /// Rows [first, last) of a micro-batch, the same for every layout.
-inline HostBatch parity_batch(const ModelConfig& model, int step, int micro_batch, int first, int last) {
+inline HostBatch parity_batch(const ModelConfig& model, int step, int micro_batch, int first, int last,
+                              const RowsOfDocuments& rows) {
   const uint64_t key = hash_name(7, "parity");
   HostBatch batch;
   int64_t at = (int64_t(step) * 2 + micro_batch) * 192;
   int row = 0;
-  for (const std::vector<int64_t>& documents : parity_rows(micro_batch)) {
+  for (const std::vector<int64_t>& documents : rows) {
     const bool mine = row >= first && row < last;
     row++;
     for (int64_t length : documents) {

@@ -2,6 +2,7 @@
 # small. Sourced with the arguments JAMBALAYA MPIRUN.
 jambalaya=$1 mpirun=$2
 folder=$(mktemp -d "${TMPDIR:-/tmp}/jambalaya-test-XXXXXX")
+readonly folder  # removed at the end: no test may give the name another meaning
 trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$folder"' EXIT
 cd "$folder"
 export HOME=${HOME:-$folder}

@@ -32,6 +32,7 @@ same_tokens_and_scores() {
   [ "$got" = "$want_ids" ] || fail "generate on $n ranks with $* gave other tokens: $got"
   same_scores "$n" "$@"
 }
+
 same_scores() {
   local n=$1
   shift
@@ -79,8 +80,10 @@ same_tokens_and_scores 2 tensor=2 sequence=false expert=2
 same_tokens_and_scores 2 data=2
 same_tokens_and_scores 4 tensor=2 expert=2 expert_tensor=2
 same_tokens_and_scores 4 expert=4
+# Held-out rows of 24 tokens are cut over context ranks.
 same_scores 2 context=2
 same_scores 4 context=2 tensor=2
+same_scores 4 context=4 expert=2
 one_process_alone
 refused 6 "no such folder" 2 evaluate nowhere --data data
 refused 4 "parallel.context" 2 "${generation[@]}" --set parallel.context=2

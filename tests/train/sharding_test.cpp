@@ -320,6 +320,66 @@ TEST(Sharding, memory_is_what_the_formulas_say) {
     }
 }
 
+/// Memory and traffic of the experts of one rank after a step, by the number of ranks that hold the same.
+void expect_share_of_experts(Worker& w, int64_t all) {
+  const Layout& layout = w.mesh.layout();
+  const int holders = w.mesh.expert_data().size(), cut = layout.expert * layout.expert_tensor,
+            shards = layout.sharding == Sharding::none ? 1 : holders;
+  int64_t local = 0, owned = 0;
+  for (const Part& part : w.parameters.parts()) {
+    owned += part.owned_size();
+    if (!part.expert) continue;
+    local += part.size;
+    EXPECT_EQ(part.shards, shards);
+  }
+  EXPECT_GE(local, all / cut);
+  EXPECT_LE(local, all / cut + 2 * 16 * shards);  // two parts, padded to 64 bytes a rank
+  EXPECT_EQ(w.optimizer.first_moments().numel(), owned);
+  EXPECT_EQ(w.optimizer.second_moments().numel(), owned);
+
+  const std::vector<Collective> kinds{Collective::all_reduce, Collective::reduce_scatter,
+                                      Collective::all_gather};
+  std::vector<int64_t> sent(3);
+  for (int step = 0; step < 2; step++) {  // the first one gathers the starting values
+    w.step(batches_of(step, 1));
+    w.sync.finish();
+    for (size_t i = 0; i < kinds.size(); i++)
+      sent[i] = w.mesh.expert_shard().count(kinds[i]).bytes + w.mesh.expert_replicas().count(kinds[i]).bytes -
+                sent[i];
+  }
+  // Gradients of an expert go to the ranks that hold it, and nowhere else.
+  const int64_t once = local * 4 * (holders - 1) / holders;
+  if (layout.sharding == Sharding::none) {
+    EXPECT_NEAR(double(sent[0]), double(2 * once), 16 * holders);
+    EXPECT_EQ(sent[1] + sent[2], 0);
+    return;
+  }
+  EXPECT_EQ(sent[0], 0);
+  EXPECT_EQ(sent[1], once);
+  if (layout.sharding == Sharding::optimizer) {
+    EXPECT_EQ(sent[2], once);
+  } else {
+    EXPECT_GE(sent[2], once);
+    EXPECT_LE(sent[2], 2 * once);
+  }
+}
+
+TEST(Sharding, experts_take_memory_and_traffic_by_their_own_degrees) {
+  ModelConfig c = model();
+  c.intermediate_size = 8;
+  int64_t all = 0;  // elements of experts
+  for (const ParameterRow& row : parameter_table(c)) all += row.placement.expert ? row.numel() : 0;
+  const int n = world().size();
+  for (Sharding mode : {Sharding::none, Sharding::optimizer, Sharding::full})
+    for (int expert = 1; expert <= n; expert *= 2)
+      for (int slices = 1; expert * slices <= n; slices *= 2)
+        for (int tensor = 1; tensor <= std::min(n, 2); tensor++) {
+          const Layout layout{.tensor = tensor, .expert = expert, .expert_tensor = slices, .sharding = mode};
+          SCOPED_TRACE(name_of(layout));
+          expect_share_of_experts(*worker(layout, c, Precision::f32), all);
+        }
+}
+
 TEST(Sharding, traffic_is_what_the_formulas_say) {
   const int64_t s = world().size();
   if (s == 1) return;

@@ -168,6 +168,11 @@ void add_run_commands(CLI::App& root, Parsed& p) {
     add_set(*app, o.set, "Override one value; may be repeated");
     app->add_option("--resume", o.resume,
                     "auto (the newest whole checkpoint of the run), none, or the path of one");
+    app->add_option("--trace", o.trace,
+                    "Write what every thread of every rank did in steps 3 to 5 of this job (log.trace_from, "
+                    "log.trace_steps) as Chrome trace JSON: look at it with ui.perfetto.dev or "
+                    "scripts/trace_summary")
+        ->type_name("FILE");
   }
   {
     auto& o = p.evaluate;

@@ -51,6 +51,7 @@ struct TrainOptions {
   std::string config;
   std::vector<std::string> set;  ///< "section.key=value", in order
   std::string resume = "none";   ///< auto, none or the path of a checkpoint
+  std::string trace;             ///< file; wins over log.trace
 };
 
 struct EvaluateOptions {

@@ -15,6 +15,7 @@ int run_train(const TrainOptions& o) {
     throw Error(
         Exit::usage,
         "data.folder is not set: encode text with 'jambalaya data encode' and name its --output folder");
+  if (!o.trace.empty()) config.log.trace = o.trace;
   if (log_settings().level == LogLevel::info)
     log_settings().level = log_level_of(config.log.level);  // -q and -v win
   watch_signals();

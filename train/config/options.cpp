@@ -206,6 +206,17 @@ void add_output_options(std::vector<Option>& t) {
   t.push_back(choice(
       "log.level", [](auto& c) -> auto& { return c.log.level; }, {"error", "warning", "info", "debug"},
       "Least important line that is shown."));
+  t.push_back(text(
+      "log.trace", [](auto& c) -> auto& { return c.log.trace; },
+      "File for a trace of some steps on every rank (Chrome trace JSON; ui.perfetto.dev shows it); none if "
+      "empty. The same as `jambalaya train --trace FILE`."));
+  t.push_back(integer(
+      "log.trace_from", [](auto& c) -> auto& { return c.log.trace_from; }, 1, kMany,
+      "First traced step, counted from 1 where the job starts or resumes. The first steps are slower than "
+      "the others."));
+  t.push_back(integer(
+      "log.trace_steps", [](auto& c) -> auto& { return c.log.trace_steps; }, 1, kMany,
+      "Steps that are traced; the file is written after the last of them."));
 }
 
 }  // namespace

@@ -16,11 +16,17 @@ struct Field {
   const char* name;
   bool exact;  ///< whole numbers, to which the tolerance does not apply
 };
-constexpr Field fields[] = {{"tokens", true},     {"epoch", true},
-                            {"lr", false},        {"loss", false},
-                            {"aux_loss", false},  {"router_z", false},
-                            {"head_z", false},    {"activation_loss", false},
-                            {"grad_norm", false}, {"held_out_nats_per_token", false}};
+constexpr Field fields[] = {{"tokens", true},
+                            {"epoch", true},
+                            {"rows_crc32c", true},
+                            {"lr", false},
+                            {"loss", false},
+                            {"aux_loss", false},
+                            {"router_z", false},
+                            {"head_z", false},
+                            {"activation_loss", false},
+                            {"grad_norm", false},
+                            {"held_out_nats_per_token", false}};
 
 /// The lines of a metrics file, one after another.
 class MetricsReader {

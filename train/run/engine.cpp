@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/trace.h"
 #include "train/run/local_batch.h"
 
 namespace jambalaya {
@@ -27,7 +28,10 @@ StepLosses Engine::gradients(std::vector<HostBatch>& micro_batches, int64_t coun
   const double targets = double(std::max<int64_t>(counted, 1)), micro = double(micro_batches.size());
   const LossScale scale{1 / targets, 1 / micro, double(micro_tokens)};
   double sums[kLossSums] = {};
-  parameters.zero_gradients(ctx_);
+  {
+    TraceScope traced("gradients to zero", "compute");
+    parameters.zero_gradients(ctx_);
+  }
   for (size_t i = 0; i < micro_batches.size(); i++) {
     const LocalBatch local(mesh_, micro_batches[i]);
     sync.begin_backward(i + 1 == micro_batches.size());
@@ -48,8 +52,16 @@ StepLosses Engine::gradients(std::vector<HostBatch>& micro_batches, int64_t coun
           .counted = counted};
 }
 
+double Engine::gradient_norm() {
+  TraceScope traced("gradient norm", "compute");
+  return optimizer.gradient_norm(ctx_, mesh_.world());
+}
+
 void Engine::update(double lr, double norm) {
-  optimizer.step(ctx_, lr, norm);
+  {
+    TraceScope traced("optimizer", "compute");
+    optimizer.step(ctx_, lr, norm);
+  }
   sync.refresh();
 }
 

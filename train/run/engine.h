@@ -33,7 +33,7 @@ class Engine {
   /// whole batch.
   StepLosses gradients(std::vector<HostBatch>& micro_batches, int64_t counted, int64_t micro_tokens);
   /// Over all distinct elements, the same on every rank; NaN when any gradient is.
-  double gradient_norm() { return optimizer.gradient_norm(ctx_, mesh_.world()); }
+  double gradient_norm();
   void update(double lr, double norm);
 
  private:

@@ -81,6 +81,7 @@ Json StepReport::json() const {
   o.set("step", step)
       .set("tokens", tokens)
       .set("epoch", epoch)
+      .set("rows_crc32c", rows_crc)
       .set("loss", json_number(loss))
       .set("aux_loss", json_number(aux_loss));
   o.set("router_z", json_number(router_z))

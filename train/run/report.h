@@ -13,7 +13,8 @@ struct StepReport {
   int64_t step = 0, steps = 0;  ///< steps done, of so many
   int64_t tokens = 0;           ///< consumed since the start
   int64_t epoch = 0;
-  double loss = 0;  ///< nats per counted token, without the terms below
+  int64_t rows_crc = 0;  ///< sum of the CRC-32C of the step's rows of ids: the same however ranks share them
+  double loss = 0;       ///< nats per counted token, without the terms below
   double aux_loss = 0, router_z = 0, head_z = 0, activation = 0;
   double gradient_norm = 0, lr = 0;
   std::optional<double> held_out_nats, held_out_bits_per_byte;

@@ -5,8 +5,10 @@
 #include <cmath>
 #include <filesystem>
 
+#include "data/crc32c.h"
 #include "data/dataset.h"
 #include "data/loader.h"
+#include "kernels/trace.h"
 #include "model/flops.h"
 #include "parallel/watchdog.h"
 #include "train/files.h"
@@ -21,6 +23,7 @@
 #include "train/run/run_folder.h"
 #include "train/run/schedule.h"
 #include "train/run/signals.h"
+#include "train/run/tracer.h"
 
 namespace jambalaya {
 
@@ -41,6 +44,14 @@ LoaderOptions loader_options(const Config& c, Mesh& mesh) {
   return o;
 }
 
+/// Of rows of `length` ids. Sums of it do not depend on who has which row, or in which order.
+int64_t crc_of_rows(const std::vector<int32_t>& ids, int64_t length) {
+  int64_t sum = 0;
+  for (size_t i = 0; i < ids.size(); i += size_t(length))
+    sum += crc32c(&ids[i], std::min(size_t(length), ids.size() - i) * sizeof(int32_t));
+  return sum;
+}
+
 constexpr int kMostSkips = 20;   // in a row; then the loss has left its window for good
 constexpr int kMostRewinds = 3;  // then the run stops: the data or the settings are at fault, not chance
 
@@ -58,7 +69,8 @@ struct Trainer::Impl {
         dataset(c.data.folder),
         engine(mesh, ctx, c.model, c.train.precision, c.optimizer, c.train.bucket_mb << 20),
         loader(dataset.train(), loader_options(c, r.mesh())),
-        detector(c.train.spike_factor) {
+        detector(c.train.spike_factor),
+        tracer(world, c.log) {
     if (dataset.manifest().vocab_size > c.model.vocab_size)
       throw Error(Exit::usage,
                   cat("data.folder = ", c.data.folder, " was encoded with ", dataset.manifest().vocab_size,
@@ -138,7 +150,7 @@ struct Trainer::Impl {
   // ---- one step ----
 
   struct Totals {
-    int64_t counted = 0, tokens = 0;
+    int64_t counted = 0, tokens = 0, rows_crc = 0;
     double flops = 0;
   };
 
@@ -159,11 +171,13 @@ struct Trainer::Impl {
   }
 
   std::vector<HostBatch> fetch(Totals& totals) {
+    TraceScope traced("data", "data");
     std::vector<HostBatch> batches;
     for (int64_t i = 0; i < accumulation(); i++) {
       batches.push_back(loader.next());
       const HostBatch& b = batches.back();
       totals.counted += b.counted;
+      totals.rows_crc += crc_of_rows(b.ids, current_length);
       totals.flops += 3 * forward_flops(config.model, b.lengths).total();
     }
     totals.tokens = accumulation() * current_rows * current_length;
@@ -177,9 +191,10 @@ struct Trainer::Impl {
     report.data_wait = seconds_since(start);
     // Context and tensor ranks of one data rank have read the same batch.
     const int64_t readers = world.size() / data_ranks;
-    int64_t agreed[2] = {totals.counted, wants_to_stop()};
-    world.all_reduce(make_tensor(agreed, {2}));
+    int64_t agreed[3] = {totals.counted, wants_to_stop(), totals.rows_crc};
+    world.all_reduce(make_tensor(agreed, {3}));
     totals.counted = agreed[0] / readers;
+    report.rows_crc = agreed[2] / readers;
     if (agreed[1]) return true;  // before anything was changed; the batches are read again after a resume
 
     const StepLosses losses = engine.gradients(batches, totals.counted, current_rows * current_length);
@@ -195,6 +210,7 @@ struct Trainer::Impl {
 
   void evaluate(StepReport& report) {
     if (!held_out) return;
+    TraceScope traced("evaluation", "evaluation");
     HeldOutScore score = evaluate_held_out(runtime, jamba, *held_out);
     report.held_out_nats = score.nats_per_token;
     report.held_out_bits_per_byte = score.bits_per_byte;
@@ -210,7 +226,10 @@ struct Trainer::Impl {
       log_info(cat("the run is at step ", state.step, " of ", config.train.steps,
                    " already: raise train.steps to go on"));
     while (state.step < config.train.steps) {
-      if (step())
+      tracer.begin_step(engine.sync);
+      const bool stop = step();
+      tracer.end_step(engine.sync, stop || state.step >= config.train.steps);
+      if (stop)
         return leave(stop_signal() ? "a signal asked for it"
                                    : "train.minutes have passed or another rank was asked to");
     }
@@ -230,6 +249,7 @@ struct Trainer::Impl {
   bool step() {
     StepReport report;
     report.step = state.step + 1;
+    TraceScope traced(trace::numbered("step", report.step), "step", "step", report.step);
     Watchdog::instance().set_step(report.step);
     report.steps = config.train.steps;
     report.lr = learning_rate(config.optimizer, state.step, config.train.steps);
@@ -325,6 +345,7 @@ struct Trainer::Impl {
   // ---- saving ----
 
   void save() {
+    TraceScope traced("checkpoint", "checkpoint");
     Clock::time_point start = Clock::now();
     check_copies(parameters, world);
     state.seconds += seconds_since(segment_start);
@@ -389,6 +410,7 @@ struct Trainer::Impl {
   Optimizer& optimizer = engine.optimizer;
   Loader loader;
   BadStepDetector detector;
+  Tracer tracer;
   std::optional<HeldOut> held_out;
   std::unique_ptr<MetricsFile> metrics;  ///< rank 0
   TrainState state;

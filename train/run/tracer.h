@@ -1,0 +1,26 @@
+// A trace of a few steps of a run, of all ranks in one file (log.trace; docs/parallelism.md).
+#pragma once
+#include <cstdint>
+
+#include "model/parameter_sync.h"
+#include "train/config.h"
+
+namespace jambalaya {
+
+class Tracer {
+ public:
+  /// Does nothing unless `settings.trace` names a file.
+  Tracer(Communicator& world, const LogSection& settings);
+  /// Around every step of the job. Recording begins and ends with nothing on its way on the communication
+  /// thread. After the last traced step, or the last of the job, the file is written: collective over
+  /// `world`, throws Error(io) on every rank when it cannot be.
+  void begin_step(ParameterSync& sync);
+  void end_step(ParameterSync& sync, bool last);
+
+ private:
+  Communicator& world_;
+  const LogSection settings_;
+  int64_t step_ = 0;  ///< of this job, from 1
+};
+
+}  // namespace jambalaya
