@@ -17,6 +17,9 @@ class Runtime {
   /// at. Throws Error(layout) when ranks or model do not admit the layout.
   Runtime(const Layout& layout, const ModelConfig& model, int threads, const std::string& device,
           const std::function<void(Communicator&)>& agree = {});
+  /// The same where the model is found out once the ranks can talk: `model` is called with all of them.
+  Runtime(const Layout& layout, const std::function<ModelConfig(Communicator& world)>& model, int threads,
+          const std::string& device);
   /// One rank, no MPI: commands that work on one file.
   static std::unique_ptr<Runtime> single(int threads);
 
