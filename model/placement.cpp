@@ -55,22 +55,26 @@ void append_rectangles(const std::vector<int64_t>& shape, size_t dim, std::vecto
 
 int64_t Rectangle::numel() const { return product(shape); }
 
-PlacementRanks placement_of(Mesh& mesh) {
-  const Layout& layout = mesh.layout();
-  const auto group = [](Communicator& shard, Communicator& replicas) {
-    return ShardGroup{shard.rank(), shard.size(), replicas.rank(), replicas.size()};
+PlacementRanks placement_of(const Layout& layout, int rank) {
+  const Coordinates at = coordinates(layout, rank);
+  // Neighbours share a copy, as in the mesh.
+  const auto group = [](int rank_in_group, int ranks, int shards) {
+    return ShardGroup{rank_in_group % shards, shards, rank_in_group / shards, ranks / shards};
   };
-  return {.tensor = mesh.tensor_rank(),
-          .tensors = layout.tensor,
-          .expert = mesh.expert_rank(),
-          .experts = layout.expert,
-          .expert_tensor = mesh.expert_tensor_rank(),
-          .expert_tensors = layout.expert_tensor,
-          .sequence = layout.sequence,
-          .dense = group(mesh.dense_shard(), mesh.dense_replicas()),
-          .expert_data = group(mesh.expert_shard(), mesh.expert_replicas()),
-          .full = layout.sharding == Sharding::full};
+  return {
+      .tensor = at.tensor,
+      .tensors = layout.tensor,
+      .expert = at.expert,
+      .experts = layout.expert,
+      .expert_tensor = at.expert_tensor,
+      .expert_tensors = layout.expert_tensor,
+      .sequence = layout.sequence,
+      .dense = group(at.context + layout.context * at.data, token_ranks(layout), dense_shard_ranks(layout)),
+      .expert_data = group(at.expert_data, expert_data_ranks(layout), expert_shard_ranks(layout)),
+      .full = layout.sharding == Sharding::full};
 }
+
+PlacementRanks placement_of(Mesh& mesh) { return placement_of(mesh.layout(), mesh.rank()); }
 
 const ShardGroup& shard_group(const ParameterRow& row, const PlacementRanks& ranks) {
   return row.placement.expert ? ranks.expert_data : ranks.dense;

@@ -5,10 +5,9 @@
 #include <vector>
 
 #include "model/table.h"
+#include "parallel/mesh.h"
 
 namespace jambalaya {
-
-class Mesh;
 
 /// A reduction group (ranks that hold the same tensors and saw other tokens) is size x replicas ranks: each
 /// of `size` ranks owns a part of every tensor, `replicas` ranks own the same part.
@@ -26,7 +25,8 @@ struct PlacementRanks {
   bool full = false;  ///< with shards: tensors are whole only while they are borrowed
 };
 
-/// Where this rank of a mesh stands.
+/// Where a rank of a layout (data filled in) or this rank of a mesh stands.
+PlacementRanks placement_of(const Layout& layout, int rank);
 PlacementRanks placement_of(Mesh& mesh);
 
 /// The reduction group of a row.

@@ -5,7 +5,6 @@
 // of variable size is one `exchange` of messages between pairs of ranks, cut into pieces that MPI's int
 // counts can hold.
 #include <mpi.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -232,10 +231,8 @@ void finish_world(int code) {
     MPI_Finalize();
     Watchdog::instance().end(slot);
   } else {
-    // These errors are the same on every rank and told by rank 0, which must not be cut short.
-    int rank = 0;
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    if (rank != 0 && (code == int(Exit::usage) || code == int(Exit::layout))) usleep(2'000'000);
+    // What there is to say has been said: of errors that all ranks have alike by rank 0 while the others
+    // waited (train/run/log.cpp), so that this does not cut it short.
     MPI_Abort(MPI_COMM_WORLD, code);
   }
   Watchdog::instance().stop();

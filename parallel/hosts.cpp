@@ -2,6 +2,10 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+
+#include "kernels/error.h"
+
 namespace jambalaya {
 
 namespace {
@@ -23,6 +27,24 @@ std::vector<std::string> gather_hosts(Communicator& world) {
   std::vector<std::string> hosts;
   for (int r = 0; r < world.size(); r++) hosts.emplace_back(all.data() + r * kLength);
   return hosts;
+}
+
+std::string describe_hosts(const std::vector<std::string>& hosts) {
+  std::vector<std::string> names;  // in the order in which they come
+  for (const std::string& host : hosts)
+    if (std::find(names.begin(), names.end(), host) == names.end()) names.push_back(host);
+  std::string text;
+  for (const std::string& name : names) {
+    std::string ranks;
+    for (size_t r = 0; r < hosts.size(); r++) {
+      if (hosts[r] != name) continue;
+      const size_t first = r;
+      while (r + 1 < hosts.size() && hosts[r + 1] == name) r++;
+      ranks += first == r ? cat(" ", r) : cat(" ", first, "-", r);
+    }
+    text += cat(text.empty() ? "host " : ", host ", name, ": ranks", ranks);
+  }
+  return text;
 }
 
 }  // namespace jambalaya

@@ -10,5 +10,7 @@ namespace jambalaya {
 std::string host_name();  ///< of this process
 /// Host names in rank order (collective).
 std::vector<std::string> gather_hosts(Communicator& world);
+/// "host a: ranks 0-3 6, host b: ranks 4-5"; `hosts` in rank order.
+std::string describe_hosts(const std::vector<std::string>& hosts);
 
 }  // namespace jambalaya

@@ -125,6 +125,12 @@ std::string describe(const Layout& l) {
   return cat("data=", l.data, " context=", l.context, " tensor=", l.tensor, " expert=", l.expert,
              " expert_tensor=", l.expert_tensor);
 }
+std::string describe_fully(const Layout& l) {
+  const char* sharding = l.sharding == Sharding::none        ? "none"
+                         : l.sharding == Sharding::optimizer ? "optimizer"
+                                                             : "full";
+  return cat(describe(l), " sequence=", l.sequence, " sharding=", sharding, " shard=", dense_shard_ranks(l));
+}
 
 Coordinates coordinates(const Layout& l, int rank) {
   return {.data = rank / (l.tensor * l.context),

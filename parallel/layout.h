@@ -44,6 +44,8 @@ Layout check_layout(int ranks, const Layout& layout, const LayoutLimits& limits)
 std::vector<Layout> valid_layouts(int ranks);
 std::vector<Layout> valid_layouts(int ranks, const LayoutLimits& limits);
 std::string describe(const Layout& layout);  ///< "data=2 context=1 tensor=4 expert=1 expert_tensor=1"
+/// The same with " sequence=true sharding=full shard=2" behind it; `data` is filled in.
+std::string describe_fully(const Layout& layout);
 
 /// Where a rank stands in the grid, and where the experts see it:
 /// rank = tensor + t (context + c data) = expert_tensor + τ (expert + x expert_data).

@@ -68,7 +68,12 @@ Watchdog& Watchdog::instance() {
 
 void Watchdog::start(Communicator& world, double deadline_s) {
   stop();
-  if (deadline_s <= 0 || world.size() == 1) return;
+  if (world.size() == 1) return;
+  if (deadline_s <= 0) {
+    // The same collectives with any deadline: that the ranks were given the same one is not known yet.
+    gather_hosts(world);
+    return;
+  }
   rank_ = world.rank();
   hosts_.assign(size_t(world.size()), "unknown");
   hosts_[size_t(rank_)] = host_name();

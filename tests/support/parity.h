@@ -36,6 +36,27 @@ inline ModelConfig parity_model() {
   return c;
 }
 
+/// The opposite of every knob: tied head, biases, no inner norms on B and C, weights renormalised, loss by
+/// layer, another size for every part.
+inline ModelConfig other_parity_model() {
+  ModelConfig c = parity_model();
+  c.num_key_value_heads = 8;
+  c.mixer_pattern = "AMMM";
+  c.channel_pattern = "DEEE";
+  c.tie_word_embeddings = true;
+  c.mamba_proj_bias = true;
+  c.mamba_conv_bias = false;
+  c.mamba_d_conv = 2;
+  c.inner_norms = InnerNorms::dt;
+  c.rope_theta = 0;
+  c.router_renormalize = true;
+  c.router_fp32 = false;
+  c.aux_mode = AuxMode::per_layer;
+  c.residual_fp32 = false;
+  c.pad_token_id = 7;  // among the ids: its row gets no gradient
+  return c;
+}
+
 /// Lengths of the documents in each of 8 rows of unequal length, 192 tokens in all, so that shards of 24
 /// tokens end inside documents and one document spans four of them.
 using RowsOfDocuments = std::vector<std::vector<int64_t>>;

@@ -20,16 +20,22 @@ using test::losses;
 using test::metrics;
 using test::tensors_of;
 
+/// The config written beside its run folder, and the command that trains with it.
+std::string train_command(const Config& config) {
+  const std::string file = config.run.folder + ".yaml";
+  std::ofstream(file) << to_yaml(config);
+  return cat(JAMBALAYA_PROGRAM " train '", file, "'");
+}
+
 /// Starts `jambalaya train` on this many ranks, its output in run.folder + ".log".
 class Process {
  public:
   Process(const Config& config, int ranks, const std::string& resume = "auto")
-      : log_(config.run.folder + ".log") {
-    const std::string file = config.run.folder + ".yaml";
-    std::ofstream(file) << to_yaml(config);
-    std::string line = cat(
-        "exec ", ranks > 1 ? cat(JAMBALAYA_MPIEXEC " -n ", ranks, " --oversubscribe --bind-to none ") : "",
-        JAMBALAYA_PROGRAM " train '", file, "' --resume ", resume, " > '", log_, "' 2>&1");
+      : Process(config.run.folder + ".log",
+                cat(ranks > 1 ? cat(JAMBALAYA_MPIEXEC " -n ", ranks, " --oversubscribe --bind-to none ") : "",
+                    train_command(config), " --resume ", resume)) {}
+  Process(const std::string& log, const std::string& command) : log_(log) {
+    const std::string line = cat("exec ", command, " > '", log_, "' 2>&1");
     pid_ = fork();
     if (pid_ == 0) {
       setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 1);
@@ -195,6 +201,104 @@ TEST_F(Processes, codes_of_all_ranks_reach_the_shell) {
   bad.train.steps = 8;
   Process numerical(bad, 2);
   EXPECT_EQ(numerical.wait(), int(Exit::numerical)) << numerical.output();
+}
+
+/// mpirun with one rank of each command.
+std::string one_rank_each(const std::string& first, const std::string& second) {
+  return cat(JAMBALAYA_MPIEXEC " --oversubscribe --bind-to none -n 1 ", first, " : -n 1 ", second);
+}
+int occurrences(const std::string& text, const std::string& part) {
+  int count = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) count++;
+  return count;
+}
+
+TEST_F(Processes, ranks_with_other_settings_or_data_are_refused) {
+  const Config c = config("one-folder");
+  const std::string command = train_command(c);
+  const auto refused = [&](const std::string& name, const std::string& second, const std::string& text) {
+    SCOPED_TRACE(name);
+    Process process(folder_.path(name + ".log"), one_rank_each(command, second));
+    EXPECT_EQ(process.wait(), int(Exit::usage)) << process.output();
+    EXPECT_EQ(occurrences(process.output(), text), 1) << process.output();
+    EXPECT_EQ(occurrences(process.output(), "the ranks do not agree"), 1) << process.output();
+    EXPECT_FALSE(std::filesystem::exists(c.run.folder + "/checkpoints"));
+  };
+  refused("rate", command + " --set optimizer.lr=3e-2", "optimizer.lr is 0.003 on rank 0 on host ");
+  // Other groups and other deadlines are noticed before they can matter.
+  refused("layout", command + " --set parallel.tensor=2", "parallel.tensor is 1 on rank 0 on host ");
+  refused("deadline", command + " --set parallel.deadline_s=0", "parallel.deadline_s is 600 on rank 0");
+  // Two hosts, each with its own copy of data of the same name: here two working folders.
+  Config here = c;
+  here.data.folder = "store";
+  const std::string relative = train_command(here);
+  std::filesystem::create_directories(folder_.path("a"));
+  std::filesystem::create_directories(folder_.path("b"));
+  std::filesystem::rename(test::make_store(folder_, "x", test::random_texts(60, 90, 1)),
+                          folder_.path("a/store"));
+  std::filesystem::rename(test::make_store(folder_, "y", test::random_texts(60, 90, 2)),
+                          folder_.path("b/store"));
+  Process data(folder_.path("data.log"),
+               cat(JAMBALAYA_MPIEXEC " --oversubscribe --bind-to none -n 1 --wdir '", folder_.path("a"), "' ",
+                   relative, " : -n 1 --wdir '", folder_.path("b"), "' ", relative));
+  EXPECT_EQ(data.wait(), int(Exit::usage)) << data.output();
+  EXPECT_EQ(occurrences(data.output(), "data.folder = store holds other data on rank 1 on host "), 1)
+      << data.output();
+  // Threads may suit each host.
+  Process threads(folder_.path("threads.log"), one_rank_each(command, command + " --set run.threads=2"));
+  EXPECT_EQ(threads.wait(), 0) << threads.output();
+  EXPECT_EQ(occurrences(threads.output(),
+                        "layout data=2 context=1 tensor=1 expert=1 expert_tensor=1 "
+                        "sequence=true sharding=none shard=1; "),
+            1)
+      << threads.output();
+  EXPECT_EQ(occurrences(threads.output(), ": ranks 0-1"), 1) << threads.output();
+}
+
+TEST_F(Processes, an_error_of_one_rank_alone_is_told_with_its_rank_and_host) {
+  const std::string command = train_command(config("typo"));
+  Process process(folder_.path("typo.log"), one_rank_each(command, command + " --set optimizer.lr=fast"));
+  EXPECT_EQ(process.wait(), int(Exit::usage)) << process.output();
+  EXPECT_EQ(occurrences(process.output(), "jambalaya: rank 1 on host "), 1) << process.output();
+  EXPECT_NE(process.output().find("optimizer.lr=fast"), std::string::npos) << process.output();
+  // What all ranks have alike is still told once, without a rank.
+  const std::string wrong = command + " --set optimizer.lr=fast";
+  Process both(folder_.path("both.log"), one_rank_each(wrong, wrong));
+  EXPECT_EQ(both.wait(), int(Exit::usage)) << both.output();
+  EXPECT_EQ(occurrences(both.output(), "optimizer.lr=fast"), 1) << both.output();
+  EXPECT_EQ(occurrences(both.output(), "rank 1 on host "), 0) << both.output();
+}
+
+TEST_F(Processes, a_model_beyond_the_memory_is_refused_by_host) {
+  Config c = config("large");
+  c.model.hidden_size = 1 << 16;
+  c.model.intermediate_size = 1 << 18;
+  c.model.num_experts = 64;
+  Process process(c, 2);
+  EXPECT_EQ(process.wait(), int(Exit::usage)) << process.output();
+  EXPECT_EQ(occurrences(process.output(), "2 ranks on host "), 1) << process.output();
+}
+
+TEST_F(Processes, a_resume_on_other_ranks_tells_what_becomes_of_the_batch) {
+  Config c = config("batch");
+  c.train.steps = 4;
+  expect_success(c, 2);
+  const CheckpointInfo info = open_checkpoint(checkpoint_path(c.run.folder, 4));
+  EXPECT_EQ(info.state.rows_per_step, 8);
+  EXPECT_EQ(info.state.accumulation_steps, 1);
+  EXPECT_EQ(info.state.layout,
+            "data=2 context=1 tensor=1 expert=1 expert_tensor=1 sequence=true sharding=none shard=1");
+  c.train.steps = 6;
+  const std::string said = "! a step now has 4 rows, it had 8";  // in the box
+  Process other(c, 1);
+  EXPECT_EQ(other.wait(), 0);
+  EXPECT_EQ(occurrences(other.output(), said), 1) << other.output();
+  EXPECT_NE(other.output().find("set data.global_batch = 8 to keep them"), std::string::npos)
+      << other.output();
+  c.train.steps = 8;
+  Process same(c, 1);
+  EXPECT_EQ(same.wait(), 0);
+  EXPECT_EQ(same.output().find("a step now has"), std::string::npos) << same.output();
 }
 #endif
 

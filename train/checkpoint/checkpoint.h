@@ -37,6 +37,9 @@ struct TrainState {
   std::string config_yaml;          ///< the resolved config
   std::string tokenizer_json;       ///< may be empty
   double seconds = 0;               ///< trained so far
+  int64_t rows_per_step = 0;        ///< of data.sequence_length tokens, over all ranks; 0: not recorded
+  int64_t accumulation_steps = 0;   ///< micro-batches that made them up
+  std::string layout;               ///< of the ranks that wrote it, for people; empty: not recorded
 };
 
 struct CheckpointInfo {

@@ -21,6 +21,9 @@ Json state_json(const TrainState& state) {
   json.set("loss_window", std::move(losses));
   json.set("metrics_bytes", state.metrics_bytes);
   json.set("seconds", json_number(state.seconds));
+  json.set("rows_per_step", state.rows_per_step);
+  json.set("accumulation_steps", state.accumulation_steps);
+  json.set("layout", state.layout);
   return json;
 }
 
@@ -33,6 +36,10 @@ TrainState read_state(const JsonReader& json) {
   for (double loss : json.numbers("loss_window")) state.loss_window.push_back(loss);
   state.metrics_bytes = json.integer("metrics_bytes");
   state.seconds = json.number("seconds");
+  // Checkpoints of the first version do not have these.
+  if (json.has("rows_per_step")) state.rows_per_step = json.integer("rows_per_step");
+  if (json.has("accumulation_steps")) state.accumulation_steps = json.integer("accumulation_steps");
+  if (json.has("layout")) state.layout = json.string("layout");
   return state;
 }
 

@@ -47,6 +47,9 @@ Json of_checkpoint(const InspectOptions& options, std::string& damaged) {
   facts.set("tokens", info.state.tokens);
   facts.set("weights_only", info.weights_only);
   facts.set("written_by_ranks", info.world_size);
+  if (!info.state.layout.empty()) facts.set("layout", info.state.layout);
+  if (info.state.rows_per_step) facts.set("rows_per_step", info.state.rows_per_step);
+  if (info.state.accumulation_steps) facts.set("accumulation_steps", info.state.accumulation_steps);
   int64_t bytes = 0;
   for (const auto& file : info.files) bytes += file.bytes;
   facts.set("bytes", bytes);

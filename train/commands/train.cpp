@@ -2,7 +2,9 @@
 #include "train/run/trainer.h"
 
 #include "train/commands/commands.h"
+#include "train/commands/help_text.h"
 #include "train/config.h"
+#include "train/run/agreement.h"
 #include "train/run/log.h"
 #include "train/run/memory_check.h"
 #include "train/run/signals.h"
@@ -19,8 +21,12 @@ int run_train(const TrainOptions& o) {
   if (log_settings().level == LogLevel::info)
     log_settings().level = log_level_of(config.log.level);  // -q and -v win
   watch_signals();
-  Runtime runtime(config.parallel, config.model, config.run.threads, config.run.device);
-  check_memory(config.model, config.train.precision, true, local_size(), placement_of(runtime.mesh()));
+  // Also before the layout is looked at, which may be another one on another rank.
+  std::vector<Fact> facts = {{"the program's version", version_text()}, {"--resume", o.resume}};
+  for (Fact& fact : config_facts(config)) facts.push_back(std::move(fact));
+  Runtime runtime(config.parallel, config.model, config.run.threads, config.run.device,
+                  [&](Communicator& world) { check_agreement(world, facts); });
+  check_memory(config.model, config.train.precision, true, runtime.mesh());
   Exit exit = Trainer(runtime, config, o.resume).run();
   return int(exit);
 }

@@ -32,20 +32,15 @@ Layout layout_of(const std::vector<std::string>& set) {
 
 LoadedModel::LoadedModel(const std::string& path, const std::string& precision_name,
                          const std::string& tokenizer_path, int threads, const std::vector<std::string>& set)
-    : runtime(std::make_unique<Runtime>(
-          layout_of(set),
-          [&](Communicator& world) {
-            info = resolve_on_lead(world, path);
-            return info.model;
-          },
-          threads, "cpu")) {
+    : runtime(std::make_unique<Runtime>(layout_of(set), info.model, threads, "cpu",
+                                        [&](Communicator& world) { info = resolve_on_lead(world, path); })) {
   if (!info.state.config_yaml.empty()) {
     Config config = parse_config(info.state.config_yaml, info.path + " (its config)");
     precision = config.train.precision;
     sequence_length = config.data.sequence_length;
   }
   if (!precision_name.empty()) precision = precision_of(precision_name);
-  check_memory(info.model, precision, false, local_size(), placement_of(runtime->mesh()));
+  check_memory(info.model, precision, false, runtime->mesh());
   parameters = std::make_unique<Parameters>(info.model, precision, false, placement_of(runtime->mesh()));
   regions = std::make_unique<Regions>(runtime->mesh());
   jamba = std::make_unique<Jamba>(*parameters, *regions);

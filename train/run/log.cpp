@@ -3,9 +3,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
+#include <thread>
+
+#include "parallel/hosts.h"
+#include "train/run/signals.h"
 
 namespace jambalaya {
 
@@ -61,6 +66,18 @@ std::vector<std::string> wrapped(const std::string& text, size_t width) {
   return lines;
 }
 
+/// Waits two seconds, later ranks a little longer, so that of several that failed alike the first ends the
+/// others. As a rule mpirun kills this process meanwhile; where signals are watched, one has come.
+bool rank_0_ends_the_job(int rank) {
+  const auto until =
+      std::chrono::steady_clock::now() + std::chrono::milliseconds(2000 + 50 * std::min(rank, 40));
+  while (std::chrono::steady_clock::now() < until) {
+    if (stop_signal()) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return false;
+}
+
 }  // namespace
 
 int launched_rank() {
@@ -112,10 +129,12 @@ void log_warnings_box() {
 void log_failure(const std::string& text, Exit exit) {
   const int rank = log_settings().rank;
   const bool same_everywhere = exit == Exit::usage || exit == Exit::layout;
-  if (rank != 0 && same_everywhere) return;
+  if (rank != 0 && same_everywhere && rank_0_ends_the_job(rank)) return;
   const bool several =
       std::getenv("OMPI_COMM_WORLD_SIZE") && std::atoi(std::getenv("OMPI_COMM_WORLD_SIZE")) > 1;
-  const std::string who = several && !same_everywhere ? cat("rank ", rank, ": ") : "";
+  const std::string who = rank != 0 && same_everywhere  ? cat("rank ", rank, " on host ", host_name(), ": ")
+                          : several && !same_everywhere ? cat("rank ", rank, ": ")
+                                                        : "";
   // Every problem of a config is a line of its own.
   for (size_t at = 0; at <= text.size();) {
     const size_t end = std::min(text.find('\n', at), text.size());

@@ -31,7 +31,9 @@ void log_debug(const std::string& line);
 void log_warning(const std::string& line);
 /// All warnings so far in one box; then they are forgotten. Nothing when there are none.
 void log_warnings_box();
-/// "jambalaya: …" for the user, every rank with its number; usage and layout errors, equal on all ranks, once.
+/// "jambalaya: …" for the user, every rank with its number. Usage and layout errors are equal on all ranks as
+/// a rule and told by rank 0: another rank waits for the end of the job, which rank 0 then brings about, and
+/// tells its own, with rank and host, when that does not come.
 void log_failure(const std::string& text, Exit exit);
 
 /// The box of log_warnings_box as text, lines cut at words to `width` columns.

@@ -1,6 +1,8 @@
 #include "train/run/memory_check.h"
 
+#include <algorithm>
 #include <fstream>
+#include <map>
 #include <string>
 
 #include "model/parts.h"
@@ -23,30 +25,64 @@ int64_t available_bytes() {
 
 }  // namespace
 
-int64_t tensor_bytes(const ModelConfig& model, Precision precision, bool training,
-                     const PlacementRanks& ranks) {
+TensorMemory tensor_memory(const ModelConfig& model, Precision precision, bool training,
+                           const PlacementRanks& ranks) {
   const PartPlan plan = plan_parts(parameter_table(model), ranks, precision == Precision::bf16);
   const Residents also = residents(plan, ranks, training);
-  // Owned: master, gradient and two moments in fp32.
-  int64_t bytes =
-      plan.owned_size * (training ? 16 : 4) + (also.values + also.gradients) * 4 + also.compute * 2;
+  TensorMemory bytes;
+  bytes.masters = plan.owned_size * 4;
+  bytes.values = also.values * 4 + also.compute * 2;
+  if (training) {
+    bytes.moments = plan.owned_size * 8;
+    bytes.gradients = plan.owned_size * 4;
+    bytes.unsummed = also.gradients * 4;
+  }
   if (ranks.full) {
     const UnitRing::SlotBytes slot = UnitRing::slot_bytes(plan.parts);
-    bytes += UnitRing::kValueSlots * slot.values + (training ? UnitRing::kGradientSlots * slot.gradients : 0);
+    bytes.values += UnitRing::kValueSlots * slot.values;
+    if (training) bytes.unsummed += UnitRing::kGradientSlots * slot.gradients;
   }
   return bytes;
 }
 
-void check_memory(const ModelConfig& model, Precision precision, bool training, int local_ranks,
-                  const PlacementRanks& ranks) {
-  const int64_t need = tensor_bytes(model, precision, training, ranks) * local_ranks,
-                available = available_bytes();
-  if (available < 0 || need <= available) return;
-  throw Error(Exit::usage,
-              cat("the model has ", count_parameters(model).total, " parameters: ", local_ranks,
-                  local_ranks == 1 ? " rank" : " ranks", " on this host would need ", need >> 20, " MiB for ",
-                  training ? "weights, gradients and moments" : "its weights", ", ", available >> 20,
-                  " MiB are available; take a smaller model or a machine with more memory"));
+std::string memory_shortage(const std::vector<MemoryNeed>& ranks) {
+  struct Host {
+    int ranks = 0;
+    int64_t need = 0, available = -1;
+    int64_t missing() const { return available < 0 ? 0 : need - available; }
+  };
+  std::map<std::string, Host> hosts;
+  for (const MemoryNeed& rank : ranks) {
+    Host& host = hosts[rank.host];
+    host.ranks++;
+    host.need += rank.need;
+    if (rank.available >= 0 && (host.available < 0 || rank.available < host.available))
+      host.available = rank.available;
+  }
+  const auto worst = std::max_element(hosts.begin(), hosts.end(), [](const auto& a, const auto& b) {
+    return a.second.missing() < b.second.missing();
+  });
+  if (worst == hosts.end() || worst->second.missing() <= 0) return "";
+  const auto& [name, host] = *worst;
+  return cat(host.ranks, host.ranks == 1 ? " rank" : " ranks", " on host ", name, " would need ",
+             host.need >> 20, " MiB, ", host.available >> 20, " MiB are available there");
+}
+
+void check_memory(const ModelConfig& model, Precision precision, bool training, Mesh& mesh) {
+  // Hosts differ: every rank sees all figures and comes to the same end.
+  int64_t mine[2] = {tensor_memory(model, precision, training, placement_of(mesh)).total(),
+                     available_bytes()};
+  std::vector<int64_t> all(2 * size_t(mesh.size()));
+  mesh.world().all_gather(make_tensor(mine, {2}), make_tensor(all.data(), {int64_t(all.size())}));
+  std::vector<MemoryNeed> ranks;
+  for (int r = 0; r < mesh.size(); r++)
+    ranks.push_back({mesh.host_of(r), all[2 * size_t(r)], all[2 * size_t(r) + 1]});
+  const std::string shortage = memory_shortage(ranks);
+  if (shortage.empty()) return;
+  throw Error(Exit::usage, cat("the model has ", count_parameters(model).total, " parameters: for ",
+                               training ? "weights, gradients and moments" : "its weights", " ", shortage,
+                               "; take a smaller model, other hosts, or a layout that shares it among more "
+                               "ranks (docs/sharding.md)"));
 }
 
 }  // namespace jambalaya

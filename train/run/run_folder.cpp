@@ -19,6 +19,9 @@ std::string on_lead(Communicator& ranks, const std::function<std::string()>& wor
     } catch (const Error& e) {
       text = e.what();
       code = int64_t(e.exit());
+    } catch (const std::exception& e) {  // std::filesystem, mostly
+      text = e.what();
+      code = int64_t(Exit::io);
     }
   ranks.broadcast(make_tensor(&code, {1}), 0);
   broadcast_string(ranks, text);

@@ -10,8 +10,8 @@
 
 namespace jambalaya {
 
-/// Runs `work` on rank 0 and hands its text to all ranks; an Error there is thrown on every rank, so that
-/// none waits for another that has left.
+/// Runs `work` on rank 0 and hands its text to all ranks; an Error there is thrown on every rank (another
+/// exception as Error(io)), so that none waits for another that has left.
 std::string on_lead(Communicator& ranks, const std::function<std::string()>& work);
 
 /// resolve_checkpoint by rank 0, which alone reads and hashes everything and warns of what it passes over:

@@ -10,14 +10,18 @@
 #include "data/loader.h"
 #include "kernels/trace.h"
 #include "model/flops.h"
+#include "parallel/hosts.h"
 #include "parallel/watchdog.h"
 #include "train/files.h"
+#include "train/run/agreement.h"
 #include "train/run/bad_step.h"
+#include "train/run/batch_changes.h"
 #include "train/run/copies.h"
 #include "train/run/curves.h"
 #include "train/run/engine.h"
 #include "train/run/evaluation.h"
 #include "train/run/log.h"
+#include "train/run/memory_check.h"
 #include "train/run/persistence.h"
 #include "train/run/report.h"
 #include "train/run/run_folder.h"
@@ -44,6 +48,13 @@ LoaderOptions loader_options(const Config& c, Mesh& mesh) {
   return o;
 }
 
+/// The data, the same on all ranks.
+Dataset open_dataset(Communicator& world, const std::string& folder) {
+  Dataset dataset(folder);
+  check_agreement(world, data_facts(dataset, folder));
+  return dataset;
+}
+
 /// Of rows of `length` ids. Sums of it do not depend on who has which row, or in which order.
 int64_t crc_of_rows(const std::vector<int32_t>& ids, int64_t length) {
   int64_t sum = 0;
@@ -66,7 +77,7 @@ struct Trainer::Impl {
         world(mesh.world()),
         data_ranks(mesh.data().size()),
         folder(world, c.run.folder),
-        dataset(c.data.folder),
+        dataset(open_dataset(world, c.data.folder)),
         engine(mesh, ctx, c.model, c.train.precision, c.optimizer, c.train.bucket_mb << 20),
         loader(dataset.train(), loader_options(c, r.mesh())),
         detector(c.train.spike_factor),
@@ -104,6 +115,9 @@ struct Trainer::Impl {
       load(*from, true);
       last_saved = state.step;
       log_info(cat("continues from ", from->path, " at step ", state.step));
+      if (runtime.lead())
+        for (const std::string& warning : batch_changes(from->state, config, data_ranks))
+          log_warning(warning);
     } else if (!config.train.branch_from.empty()) {
       branch(resolve_on_lead(world, config.train.branch_from));
     } else if (!config.train.init_from.empty()) {
@@ -154,10 +168,7 @@ struct Trainer::Impl {
     double flops = 0;
   };
 
-  int64_t accumulation() const {
-    int64_t rows = config.data.micro_batch * data_ranks;
-    return config.data.global_batch ? std::max<int64_t>(config.data.global_batch / rows, 1) : 1;
-  }
+  int64_t accumulation() const { return accumulation_steps(config, data_ranks); }
 
   void set_length() {
     int64_t length = sequence_length_at(config.data, state.step);
@@ -355,6 +366,9 @@ struct Trainer::Impl {
     state.loss_window = detector.window();
     state.config_yaml = to_yaml(config);
     state.tokenizer_json = dataset.tokenizer_json();
+    state.rows_per_step = accumulation() * config.data.micro_batch * data_ranks;
+    state.accumulation_steps = accumulation();
+    state.layout = describe_fully(mesh.layout());
     state.metrics_bytes = runtime.lead() ? metrics->bytes() : 0;
     world.broadcast(make_tensor(&state.metrics_bytes, {1}), 0);
     saved.push_back(save_checkpoint(world, folder.checkpoints(), boxes_to_write(parameters, &optimizer),
@@ -382,6 +396,16 @@ struct Trainer::Impl {
                                               ": ", notation_of(config.model)));
   }
 
+  /// On the rank that has the most: sizes need not divide.
+  int64_t largest_tensor_bytes() const {
+    int64_t most = 0;
+    for (int r = 0; r < world.size(); r++)
+      most = std::max(
+          most,
+          tensor_memory(config.model, config.train.precision, true, placement_of(mesh.layout(), r)).total());
+    return most;
+  }
+
   void banner() {
     const ParameterCount n = count_parameters(config.model);
     const std::string notation = notation_of(config.model);
@@ -390,6 +414,10 @@ struct Trainer::Impl {
                  ", vocabulary ", config.model.vocab_size));
     log_info(cat("ranks ", world.size(), " x ", runtime.threads(), " threads, ", ctx.ops->name(), ", ",
                  config.train.precision == Precision::bf16 ? "bf16 with fp32 masters" : "fp32"));
+    std::vector<std::string> hosts;
+    for (int r = 0; r < world.size(); r++) hosts.push_back(mesh.host_of(r));
+    log_info(cat("layout ", describe_fully(mesh.layout()), "; ", largest_tensor_bytes() >> 20,
+                 " MiB of weights, gradients and moments a rank; ", describe_hosts(hosts)));
     log_info(cat("data ", dataset.train().totals().tokens, " training tokens, ",
                  accumulation() * config.data.micro_batch * data_ranks, " rows of ",
                  config.data.sequence_length, " tokens a step, ", config.train.steps, " steps; run folder ",
