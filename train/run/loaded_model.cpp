@@ -32,13 +32,8 @@ Layout layout_of(const std::vector<std::string>& set) {
 
 LoadedModel::LoadedModel(const std::string& path, const std::string& precision_name,
                          const std::string& tokenizer_path, int threads, const std::vector<std::string>& set)
-    : runtime(std::make_unique<Runtime>(
-          layout_of(set),
-          [&](Communicator& world) {
-            info = resolve_on_lead(world, path);
-            return info.model;
-          },
-          threads, "cpu")) {
+    : runtime(std::make_unique<Runtime>(layout_of(set), info.model, threads, "cpu",
+                                        [&](Communicator& world) { info = resolve_on_lead(world, path); })) {
   if (!info.state.config_yaml.empty()) {
     Config config = parse_config(info.state.config_yaml, info.path + " (its config)");
     precision = config.train.precision;

@@ -38,11 +38,12 @@ void keep_to_share(int threads, int rank, int ranks) {
 }
 
 /// The watchdog comes first: a rank that never arrives must not keep the others waiting for it here.
-std::unique_ptr<Mesh> make_mesh(const Layout& layout,
-                                const std::function<ModelConfig(Communicator& world)>& model) {
+std::unique_ptr<Mesh> make_mesh(const Layout& layout, const ModelConfig& model,
+                                const std::function<void(Communicator&)>& agree) {
   std::unique_ptr<Communicator> world = make_world_communicator();
   Watchdog::instance().start(*world, layout.deadline_s);
-  const Layout checked = check_layout(world->size(), layout, layout_limits(model(*world)));
+  if (agree) agree(*world);
+  const Layout checked = check_layout(world->size(), layout, layout_limits(model));
   return std::make_unique<Mesh>(std::move(world), checked);
 }
 
@@ -73,17 +74,7 @@ Runtime::Runtime(std::unique_ptr<Mesh> mesh, int threads, int rank, int ranks)
 
 Runtime::Runtime(const Layout& layout, const ModelConfig& model, int threads, const std::string& device,
                  const std::function<void(Communicator&)>& agree)
-    : Runtime(
-          layout,
-          [&](Communicator& world) {
-            if (agree) agree(world);
-            return model;
-          },
-          threads, device) {}
-
-Runtime::Runtime(const Layout& layout, const std::function<ModelConfig(Communicator& world)>& model,
-                 int threads, const std::string& device)
-    : Runtime(make_mesh(layout, model), threads, local_rank(), local_size()) {
+    : Runtime(make_mesh(layout, model, agree), threads, local_rank(), local_size()) {
   if (device != "cpu" && device != "auto")
     throw Error(Exit::usage,
                 cat("run.device = ", device, ": this build has the CPU backend; use cpu or auto"));

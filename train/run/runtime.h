@@ -13,13 +13,11 @@ namespace jambalaya {
 class Runtime {
  public:
   /// Starts MPI when launched by it, and the watchdog over its ranks. threads = 0: the machine's cores shared
-  /// among its ranks. `agree` is called with the world as soon as there is one, before the layout is looked
-  /// at. Throws Error(layout) when ranks or model do not admit the layout.
+  /// among its ranks. `agree` is called with the world as soon as there is one, before layout and model are
+  /// looked at: it may be what finds out the model. Throws Error(layout) when ranks or model do not admit the
+  /// layout.
   Runtime(const Layout& layout, const ModelConfig& model, int threads, const std::string& device,
           const std::function<void(Communicator&)>& agree = {});
-  /// The same where the model is found out once the ranks can talk: `model` is called with all of them.
-  Runtime(const Layout& layout, const std::function<ModelConfig(Communicator& world)>& model, int threads,
-          const std::string& device);
   /// One rank, no MPI: commands that work on one file.
   static std::unique_ptr<Runtime> single(int threads);
 
