@@ -396,16 +396,6 @@ struct Trainer::Impl {
                                               ": ", notation_of(config.model)));
   }
 
-  /// On the rank that has the most: sizes need not divide.
-  int64_t largest_tensor_bytes() const {
-    int64_t most = 0;
-    for (int r = 0; r < world.size(); r++)
-      most = std::max(
-          most,
-          tensor_memory(config.model, config.train.precision, true, placement_of(mesh.layout(), r)).total());
-    return most;
-  }
-
   void banner() {
     const ParameterCount n = count_parameters(config.model);
     const std::string notation = notation_of(config.model);
@@ -416,7 +406,8 @@ struct Trainer::Impl {
                  config.train.precision == Precision::bf16 ? "bf16 with fp32 masters" : "fp32"));
     std::vector<std::string> hosts;
     for (int r = 0; r < world.size(); r++) hosts.push_back(mesh.host_of(r));
-    log_info(cat("layout ", describe_fully(mesh.layout()), "; ", largest_tensor_bytes() >> 20,
+    log_info(cat("layout ", describe_fully(mesh.layout()), "; ",
+                 largest_tensor_memory(config.model, config.train.precision, mesh.layout()) >> 20,
                  " MiB of weights, gradients and moments a rank; ", describe_hosts(hosts)));
     log_info(cat("data ", dataset.train().totals().tokens, " training tokens, ",
                  accumulation() * config.data.micro_batch * data_ranks, " rows of ",
