@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include "parallel/hosts.h"
+#include "train/checkpoint/manifest.h"
+#include "train/files.h"
 #include "train/run/memory_check.h"
 
 namespace jambalaya {
@@ -54,6 +56,28 @@ TEST(BatchChanges, other_micro_batches_matter_to_a_balance_loss_alone) {
   c = config_of(4, 8);
   c.model.channel_pattern = "DD";
   EXPECT_TRUE(batch_changes(stored(8, 1), c, 1).empty());
+}
+
+TEST(BatchChanges, a_manifest_without_these_records_still_loads) {
+  CheckpointInfo info;
+  info.state = stored(8, 2);
+  info.state.layout = "data=2";
+  const std::string text = manifest_text(info);
+  const CheckpointInfo whole = parse_checkpoint_manifest(text, "new");
+  EXPECT_EQ(whole.state.rows_per_step, 8);
+  EXPECT_EQ(whole.state.accumulation_steps, 2);
+  EXPECT_EQ(whole.state.layout, "data=2");
+  const size_t begin = text.find(",\n    \"rows_per_step\""), end = text.find("\n  }", begin);
+  ASSERT_NE(begin, std::string::npos);
+  std::string old = text.substr(0, begin) + text.substr(end);
+  ASSERT_EQ(old.find("layout"), std::string::npos) << old;
+  const size_t hash = old.find("self_hash") + 13;
+  old.replace(hash, 32, std::string(32, '0'));
+  old.replace(hash, 32, xxh3_of_bytes(old.data(), old.size()));
+  const CheckpointInfo read = parse_checkpoint_manifest(old, "old");
+  EXPECT_EQ(read.state.rows_per_step, 0);
+  EXPECT_EQ(read.state.accumulation_steps, 0);
+  EXPECT_EQ(read.state.layout, "");
 }
 
 TEST(MemoryShortage, ranks_of_a_host_are_added_and_the_worst_host_is_named) {

@@ -229,9 +229,7 @@ TEST_F(Processes, ranks_with_other_settings_or_data_are_refused) {
   refused("layout", command + " --set parallel.tensor=2", "parallel.tensor is 1 on rank 0 on host ");
   refused("deadline", command + " --set parallel.deadline_s=0", "parallel.deadline_s is 600 on rank 0");
   // Two hosts, each with its own copy of data of the same name: here two working folders.
-  Config here = c;
-  here.data.folder = "store";
-  const std::string relative = train_command(here);
+  const std::string relative = command + " --set data.folder=store";
   std::filesystem::create_directories(folder_.path("a"));
   std::filesystem::create_directories(folder_.path("b"));
   std::filesystem::rename(test::make_store(folder_, "x", test::random_texts(60, 90, 1)),
@@ -267,6 +265,15 @@ TEST_F(Processes, an_error_of_one_rank_alone_is_told_with_its_rank_and_host) {
   EXPECT_EQ(both.wait(), int(Exit::usage)) << both.output();
   EXPECT_EQ(occurrences(both.output(), "optimizer.lr=fast"), 1) << both.output();
   EXPECT_EQ(occurrences(both.output(), "rank 1 on host "), 0) << both.output();
+}
+
+TEST_F(Processes, what_the_file_system_throws_on_rank_0_ends_all_ranks_as_an_io_error) {
+  const Config c = config("loop");
+  std::filesystem::create_directories(c.run.folder);
+  std::filesystem::create_directory_symlink("checkpoints", c.run.folder + "/checkpoints");  // of itself
+  Process process(c, 2, "none");
+  EXPECT_EQ(process.wait(), int(Exit::io)) << process.output();
+  EXPECT_EQ(occurrences(process.output(), "this is a bug"), 0) << process.output();
 }
 
 TEST_F(Processes, a_model_beyond_the_memory_is_refused_by_host) {
