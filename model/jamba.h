@@ -42,7 +42,6 @@ enum LossSum : int {
   kAux,         ///< balance loss of the global micro-batch, without its coefficient (the same on every rank)
   kRouterZ,     ///< mean squared logsumexp of the router logits (the same on every rank)
   kActivation,  ///< sum over branches of their mean square over the global micro-batch, this shard's share
-  kActivationMax,  ///< largest |element| of any branch's output (with the activation loss on)
   kLossSums
 };
 /// The objective: (nll + head_z_coef head_z) token + (aux_coef aux + router_z_coef router_z + act_alpha

@@ -69,8 +69,7 @@ void ParameterSync::make_reducer(Group& group, bool expert, int64_t bucket_bytes
   group.reducer = std::make_unique<GradientReducer>(queue_, *group.replicas, gradients, ranges, bucket_bytes);
 }
 
-// ---- values
-// --------------------------------------------------------------------------------------------------
+// ---- values ----
 
 void ParameterSync::refresh() {
   queue_.drain();
@@ -133,8 +132,7 @@ double ParameterSync::take_gather_wait_seconds() {
   return seconds;
 }
 
-// ---- gradients
-// -----------------------------------------------------------------------------------------------
+// ---- gradients ----
 
 void ParameterSync::begin_backward(bool last) {
   last_ = last;

@@ -46,9 +46,8 @@ class Parameters {
   int index(const std::string& name) const;
   bool has(const std::string& name) const;
 
-  // ---- what the model reads and writes: whole local rows (local_shape)
-  // ------------------------------------- In sharded runs a row may be used between borrow and give_back of
-  // its unit alone.
+  // ---- what the model reads and writes: whole local rows (local_shape) ----
+  // In sharded runs a row may be used between borrow and give_back of its unit alone.
   Tensor value(int row) const;     ///< f32
   Tensor compute(int row) const;   ///< the operand of products: a bf16 copy, or the value itself
   Tensor gradient(int row) const;  ///< f32
@@ -61,8 +60,7 @@ class Parameters {
     if (lender_) lender_->give_back(unit, travel);
   }
 
-  // ---- what the rank owns: starting values, optimizer, norm, checkpoints
-  // ------------------------------------
+  // ---- what the rank owns: starting values, optimizer, norm, checkpoints ----
   const std::vector<Part>& parts() const { return plan_.parts; }
   const std::vector<OwnedSlice>& owned() const { return plan_.slices; }
   int64_t owned_size() const { return plan_.owned_size; }
@@ -73,8 +71,7 @@ class Parameters {
   /// sharded. Empty otherwise.
   Tensor owned_compute(int part) const;
 
-  // ---- without sharding: owned is whole
-  // ---------------------------------------------------------------------
+  // ---- without sharding: owned is whole ----
   Tensor master(int row) const;  ///< f32, local shape
   int64_t flat_size() const { return plan_.flat_size; }
   int64_t offset(int row) const { return plan_.offsets[size_t(row)]; }
@@ -89,8 +86,7 @@ class Parameters {
   /// Zeroes all gradients but those of borrowed units.
   void zero_gradients(Context& ctx);
 
-  // ---- for ParameterSync
-  // --------------------------------------------------------------------------------------
+  // ---- for ParameterSync ----
   void set_lender(UnitLender* lender) { lender_ = lender; }
   PartMemory memory(int part) const { return memory_[size_t(part)]; }
   void place(int part, const PartMemory& memory) { memory_[size_t(part)] = memory; }

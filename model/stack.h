@@ -64,7 +64,7 @@ struct Jamba::Impl {
   Tensor stats, dprob;  ///< f32 [expert layers, 2X + 1], [expert layers, X]
   Tensor delta_ranges;  ///< f32 [layers, 2]
   Tensor branch_sums;   ///< f64 [layers, 2 (mixer, channel), 2]
-  Tensor activation;    ///< f64 [2]: this rank's part of LossSum's activation loss where rows are split
+  Tensor activation;    ///< f64 [2]: this forward's part of kActivation; largest |element|
 
   struct Hidden {
     Tensor h, branch;  ///< the final residual stream is h + branch
@@ -86,6 +86,7 @@ struct Jamba::Impl {
   BranchStatistics statistics_of(size_t layer, const Tensor& sums, double micro_tokens) const;
   /// After the forward: what each tensor rank saw of the branches becomes what all of them saw.
   void merge_statistics(const Tensor& sums);
+  void merge_over_tensor_ranks();
 
   // model/vocabulary.cpp: embedding and head, cut over the tensor ranks by rows of the vocabulary.
   void embed(const Pass& pass, const Tensor& ids, const Tensor& h);  ///< h: this rank's rows

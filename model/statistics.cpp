@@ -26,7 +26,7 @@ void Jamba::Impl::balance(const Pass& pass, double tokens, double micro, const T
 BranchStatistics Jamba::Impl::statistics_of(size_t layer, const Tensor& sums, double micro_tokens) const {
   BranchStatistics s;
   if (sums && config.act_loss_alpha > 0) {
-    s.activation = regions.splits_rows() ? activation : sums.slice_rows(kActivation, kActivation + 2);
+    s.activation = activation;
     s.weight = 1 / (std::max(micro_tokens, 1.0) * double(config.hidden_size));
   }
   if (owner.telemetry) {
@@ -46,8 +46,14 @@ double merged(Reduce how, double a, double b) {
 
 void Jamba::Impl::merge_statistics(const Tensor& sums) {
   const int ranks = regions.tensors();
-  const bool split = regions.splits_rows(), own_activation = split && sums && config.act_loss_alpha > 0;
-  if (ranks == 1 || !(own_activation || owner.telemetry)) return;
+  const bool with_activation = sums && config.act_loss_alpha > 0;
+  if (ranks > 1 && (owner.telemetry || (with_activation && regions.splits_rows()))) merge_over_tensor_ranks();
+  if (with_activation) sums.ptr<double>()[kActivation] += activation.ptr<double>()[0];
+}
+
+void Jamba::Impl::merge_over_tensor_ranks() {
+  const int ranks = regions.tensors();
+  const bool split = regions.splits_rows();
   // One packed collective: values of this rank, and how those of all ranks make one. Ranks that hold the same
   // rows have equal sums, which must not be added.
   std::vector<double> own;
@@ -70,13 +76,10 @@ void Jamba::Impl::merge_statistics(const Tensor& sums) {
     own[i] = all[i];
     for (size_t r = 1; r < size_t(ranks); r++) own[i] = merged(how[i], own[i], all[r * n + i]);
   }
-  const double* value = own.data() + 2;
+  const double* value = own.data();
+  for (int64_t i = 0; i < activation.numel(); i++) activation.ptr<double>()[i] = *value++;
   for (int64_t i = 0; i < branch_sums.numel(); i++) branch_sums.ptr<double>()[i] = *value++;
   for (int64_t i = 0; i < delta_ranges.numel(); i++) delta_ranges.ptr<float>()[i] = float(*value++);
-  if (!own_activation) return;
-  double* out = sums.ptr<double>();
-  out[kActivation] += own[0];
-  out[kActivationMax] = std::max(out[kActivationMax], own[1]);
 }
 
 std::vector<LayerTelemetry> Jamba::layer_telemetry() const {

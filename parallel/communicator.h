@@ -117,6 +117,8 @@ std::unique_ptr<Communicator> make_world_communicator();
 void finish_world(int code);
 /// True under mpirun or srun, known before MPI is started.
 bool launched_by_mpi();
+/// How many processes mpirun or srun started together with this one, known before MPI is started; 1 without.
+int launched_ranks();
 
 /// Broadcasts of values that live on the host.
 void broadcast_string(Communicator& world, std::string& text, int root = 0);

@@ -20,6 +20,7 @@ CommunicationQueue::~CommunicationQueue() {
 int64_t CommunicationQueue::push(std::function<void()> job) {
   if (!thread_.joinable()) thread_ = std::thread([this] { work(); });
   std::lock_guard lock(mutex_);
+  if (error_) std::rethrow_exception(error_);
   jobs_.push_back(std::move(job));
   changed_.notify_all();
   return ++pushed_;
@@ -28,7 +29,7 @@ int64_t CommunicationQueue::push(std::function<void()> job) {
 void CommunicationQueue::wait(int64_t job) {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return done_ >= job; });
-  if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+  if (error_) std::rethrow_exception(error_);
 }
 
 void CommunicationQueue::drain() { wait(pushed_); }
@@ -50,10 +51,10 @@ void CommunicationQueue::work() {
     }
     lock.lock();
     done_++;
-    if (error && !error_) {
-      error_ = error;
+    if (error) {
+      error_ = error;  // and no job is taken in after it
       done_ += int64_t(jobs_.size());
-      jobs_.clear();  // after a failed collective the ranks no longer agree on what comes next
+      jobs_.clear();
     }
     changed_.notify_all();
   }

@@ -20,10 +20,10 @@ class CommunicationQueue {
  public:
   CommunicationQueue() = default;
   ~CommunicationQueue();
-  /// Returns the job's number, from 1.
+  /// Returns the job's number, from 1. Rethrows the first error of a job.
   int64_t push(std::function<void()> job);
   /// Waits until the job of that number (and all before it) is done; 0 is none. Rethrows the first error of a
-  /// job; after one, all jobs that were pending are dropped.
+  /// job: after one, the queue runs no more jobs, for the ranks no longer agree on what comes next.
   void wait(int64_t job);
   /// Waits for all.
   void drain();

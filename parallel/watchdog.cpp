@@ -26,7 +26,7 @@ constexpr auto kInterval = 200ms;  // between looks
 constexpr auto kGrace = 500ms;     // for the other ranks to see the alarm and write their records
 constexpr auto kLongest = 1500ms;  // a full disk or a dead file system must not keep a process from ending
 
-double seconds(int64_t ns) { return std::round(double(ns) * 1e-6) * 1e-3; }
+double seconds(int64_t ns) { return std::round(double(ns) * 1e-6) / 1e3; }
 
 std::string size_text(int64_t bytes) {
   char text[32];

@@ -32,6 +32,15 @@ struct Run {
   int operator()(const ConfigOptions& o) const { return run_config(o); }
 };
 
+/// Commands whose work ranks share, or that tell of every rank; and texts. All others are one process: as
+/// several they would write over each other's files.
+bool may_be_many(const Command& command) {
+  return std::holds_alternative<TrainOptions>(command) || std::holds_alternative<EvaluateOptions>(command) ||
+         std::holds_alternative<GenerateOptions>(command) ||
+         std::holds_alternative<CompareOptions>(command) || std::holds_alternative<DoctorOptions>(command) ||
+         std::holds_alternative<ShowText>(command);
+}
+
 /// Runs the command and gives the exit code; every rank may fail, so each line says which one speaks.
 int run(const std::vector<std::string>& arguments) {
   try {
@@ -39,6 +48,12 @@ int run(const std::vector<std::string>& arguments) {
     log_settings().level = line.global.quiet     ? LogLevel::warning
                            : line.global.verbose ? LogLevel::debug
                                                  : LogLevel::info;
+    if (launched_ranks() > 1 && !may_be_many(line.command)) {
+      // The launcher ends all ranks when one fails: the others leave it to rank 0, which tells why.
+      if (launched_rank() != 0) return 0;
+      throw Error(Exit::usage, cat("this command is one process, and ", launched_ranks(),
+                                   " were launched: start it without mpirun"));
+    }
     return std::visit(Run{}, line.command);
   } catch (const Error& e) {
     log_failure(e.what(), e.exit());

@@ -69,7 +69,7 @@ void expect_same_training(const ModelConfig& config, const std::vector<int64_t>&
     RankModel part(whole, layout);
     part.jamba.recompute = recompute;
     EXPECT_NEAR(part.train(batch), loss, tolerance.loss * std::abs(loss));
-    for (int i = 0; i < kActivationMax; i++)
+    for (int i = 0; i < kLossSums; i++)
       EXPECT_NEAR(part.sums[i], whole.sums[i], tolerance.loss * std::abs(whole.sums[i])) << "sum " << i;
     for (size_t i = 0; i < whole.parameters.table().size(); i++) {
       const ParameterRow& row = whole.parameters.table()[i];

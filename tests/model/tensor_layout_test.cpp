@@ -79,7 +79,7 @@ void expect_same_training(const ModelConfig& config, const TestBatch& batch, Tol
     part.jamba.recompute = recompute;
     part.jamba.telemetry = true;
     EXPECT_NEAR(part.train(batch), loss, tolerance.loss * std::abs(loss));
-    for (int i = 0; i < kActivationMax; i++)
+    for (int i = 0; i < kLossSums; i++)
       EXPECT_NEAR(part.sums[i], whole.sums[i], tolerance.loss * std::abs(whole.sums[i])) << "sum " << i;
     for (size_t i = 0; i < whole.parameters.table().size(); i++) {
       const ParameterRow& row = whole.parameters.table()[i];
@@ -284,7 +284,7 @@ TEST(TensorLayout, same_scores_as_one_rank) {
                         make_tensor(got.logits.data(), {t, v}));
     const double* sums = part.sums_of_all();
     const TestModel::Scores want = whole.evaluate(batch);
-    for (int i = 0; i < kActivationMax; i++)
+    for (int i = 0; i < kLossSums; i++)
       EXPECT_NEAR(sums[i], whole.sums[i], kF32.loss * std::abs(whole.sums[i])) << "sum " << i;
     int64_t first = 0;  // this data rank's first token
     for (size_t s = 0; s < batch.lengths.size() * size_t(part.mesh.data_rank()) / size_t(layout.data); s++)

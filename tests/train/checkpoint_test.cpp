@@ -211,6 +211,25 @@ TEST_F(Checkpoint, pruning_keeps_the_last_the_permanent_and_the_newest_good) {
   EXPECT_EQ(names(), (std::vector<std::string>{"latest", "step-00000020", "step-00000025", "step-00000030"}));
 }
 
+TEST_F(Checkpoint, pruning_does_not_read_again_what_this_process_has_written) {
+  for (int64_t step : {10, 20, 30}) save(step);
+  const std::string file = folder / "step-00000030/rank-00000.h5";
+  const auto bytes = int64_t(fs::file_size(file));
+  std::fstream(file, std::ios::in | std::ios::out | std::ios::binary).seekp(bytes - 1).put('\x55');
+  // Of another process: its hash tells that it is damaged, and the good one before it stays.
+  prune_checkpoints(folder.path(), 1, 0);
+  EXPECT_EQ(names(), (std::vector<std::string>{"latest", "step-00000020", "step-00000030"}));
+  prune_checkpoints(folder.path(), 1, 0, {folder / "step-00000030/"});
+  EXPECT_EQ(names(), (std::vector<std::string>{"latest", "step-00000020", "step-00000030"}));
+  prune_checkpoints(folder.path(), 1, 0, {folder / "step-00000030"});
+  EXPECT_EQ(names(), (std::vector<std::string>{"latest", "step-00000030"}));
+  // What is gone is seen without reading.
+  save(20);
+  fs::remove(file);
+  prune_checkpoints(folder.path(), 1, 0, {folder / "step-00000030"});
+  EXPECT_EQ(names(), (std::vector<std::string>{"latest", "step-00000020", "step-00000030"}));
+}
+
 /// Runs `work` in a child process and returns its exit status.
 int in_child(const std::function<void()>& work) {
   const pid_t child = fork();

@@ -56,6 +56,17 @@ refused() {
   grep -q "$words" refused.log || fail "${*:2} does not say: $words"
 }
 
+# Commands that are one process: refused once, by one rank, before they write anything.
+one_process_alone() {
+  for command in "export run --output written" "tokenizer train --vocab-size 300 --output written text.txt" \
+    "data encode --tokenizer tokenizer.json --output written text.txt" "inspect run"; do
+    # shellcheck disable=SC2086
+    refused 2 "this command is one process" 2 $command
+    [ "$(grep -c "one process" refused.log)" -eq 1 ] || fail "$command was refused more than once"
+    [ ! -e written ] || fail "$command wrote something all the same"
+  done
+}
+
 prepare >prepare.log 2>&1 || fail "the data could not be made"
 "$jambalaya" train config.yaml --set run.folder=run --set train.steps=4 >train.log 2>&1 || fail "training ended with $?"
 questions >questions.jsonl
@@ -73,6 +84,8 @@ same_tokens_and_scores 4 expert=4
 same_scores 2 context=2
 same_scores 4 context=2 tensor=2
 same_scores 4 context=4 expert=2
+one_process_alone
+refused 6 "no such folder" 2 evaluate nowhere --data data
 refused 4 "parallel.context" 2 "${generation[@]}" --set parallel.context=2
 refused 4 "admi\|valid" 2 "${generation[@]}" --set parallel.tensor=3
 refused 2 "only parallel" 2 "${generation[@]}" --set model.hidden_size=8

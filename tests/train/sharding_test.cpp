@@ -6,6 +6,7 @@
 #include "model/parameter_sync.h"
 #include "tests/support/layout.h"
 #include "tests/support/temporary_folder.h"
+#include "train/run/copies.h"
 #include "train/run/optimizer.h"
 #include "train/run/persistence.h"
 
@@ -238,8 +239,54 @@ TEST(Sharding, checkpoints_go_from_any_mode_to_any_other) {
   world().barrier();
 }
 
-// ---- memory and traffic, by formula
-// ---------------------------------------------------------------------------
+/// First slice of a row that other ranks hold too; null: none does.
+const OwnedSlice* held_by_others(const Parameters& p) {
+  for (const OwnedSlice& slice : p.owned()) {
+    const ParameterRow& row = p.table()[size_t(slice.row)];
+    if (copies(row, p.ranks()) > 1 || shard_group(row, p.ranks()).replicas > 1) return &slice;
+  }
+  return nullptr;
+}
+
+std::string drift_of(Worker& w) {
+  try {
+    check_copies(w.parameters, w.mesh.world());
+  } catch (const Error& e) {
+    EXPECT_EQ(e.exit(), Exit::failed);
+    return e.what();
+  }
+  return "";
+}
+
+TEST(Sharding, copies_stay_the_same_bits_and_one_bit_of_drift_is_named) {
+  int found = 0;
+  for (const Layout& layout : layouts()) {
+    SCOPED_TRACE(name_of(layout));
+    auto w = worker(layout, model(), Precision::f32);
+    Course course;
+    course.follow(*w, 0, 3, 2);
+    EXPECT_EQ(drift_of(*w), "");
+    const OwnedSlice* slice = held_by_others(w->parameters);
+    const bool last = world().rank() == world().size() - 1;
+    std::string name = slice ? w->parameters.table()[size_t(slice->row)].name : "";
+    broadcast_string(world(), name, world().size() - 1);
+    if (name.empty()) continue;
+    found++;
+    uint32_t* bits = nullptr;
+    if (last)
+      bits = static_cast<uint32_t*>(
+          w->parameters.owned_master().address(slice->end - 1 - slice->begin + slice->at));
+    if (bits) *bits ^= 1;
+    const std::string told = drift_of(*w);
+    EXPECT_NE(told.find(" " + name + " on rank"), std::string::npos) << told;
+    EXPECT_NE(told.find(cat(world().size() - 1)), std::string::npos) << told;
+    if (bits) *bits ^= 1;
+    EXPECT_EQ(drift_of(*w), "");
+  }
+  EXPECT_EQ(found > 0, world().size() > 1);
+}
+
+// ---- memory and traffic, by formula ----
 
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 

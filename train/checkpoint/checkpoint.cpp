@@ -15,6 +15,7 @@
 #include <cstring>
 #include <filesystem>
 #include <map>
+#include <numeric>
 
 #include "train/checkpoint/manifest.h"
 #include "train/checkpoint/tensor_file.h"
@@ -44,21 +45,25 @@ std::string step_name(int64_t step) {
   return name;
 }
 
-/// Every rank's text on every rank.
-std::vector<std::string> gather_texts(Communicator& world, const std::string& text) {
+/// Every rank's text on rank 0; nothing on the others.
+std::vector<std::string> texts_on_root(Communicator& world, const std::string& text) {
   const auto ranks = size_t(world.size());
   int64_t length = int64_t(text.size());
-  std::vector<int64_t> lengths(ranks);
+  std::vector<int64_t> lengths(ranks), sent(ranks), received(ranks);
   world.all_gather(make_tensor(&length, {1}), make_tensor(lengths.data(), {world.size()}));
-  const int64_t longest = *std::max_element(lengths.begin(), lengths.end());
-  const auto padded = size_t(longest);
-  std::vector<uint8_t> mine(padded), all(padded * ranks);
-  std::copy(text.begin(), text.end(), mine.begin());
-  if (longest)
-    world.all_gather(make_tensor(mine.data(), {longest}), make_tensor(all.data(), {longest * world.size()}));
+  sent[0] = length;
+  if (world.rank() == 0) received = lengths;
+  std::vector<uint8_t> mine(text.begin(), text.end());
+  std::vector<uint8_t> all(size_t(std::accumulate(received.begin(), received.end(), int64_t(0))));
+  world.all_to_all(make_tensor(mine.data(), {length}), sent, make_tensor(all.data(), {int64_t(all.size())}),
+                   received);
   std::vector<std::string> texts;
-  for (size_t r = 0; r < ranks; r++)
-    texts.emplace_back(reinterpret_cast<const char*>(all.data()) + r * padded, size_t(lengths[r]));
+  if (world.rank() != 0) return texts;
+  const char* at = reinterpret_cast<const char*>(all.data());
+  for (int64_t n : received) {
+    texts.emplace_back(at, size_t(n));
+    at += n;
+  }
   return texts;
 }
 
@@ -219,9 +224,9 @@ std::string save_checkpoint(Communicator& world, const std::string& folder, cons
   std::string temporary;
   on_root(world, [&] { temporary = make_temporary_folder(folder, state.step, bytes); });
   broadcast_string(world, temporary);
-  // No rank leaves before all have told how their writing went, so that rank 0 may remove the folder.
+  // Rank 0 goes on when all have told how their writing went, so that it may remove the folder.
   const std::vector<std::string> reports =
-      gather_texts(world, report_text(try_to_write(temporary, world.rank(), boxes)));
+      texts_on_root(world, report_text(try_to_write(temporary, world.rank(), boxes)));
   const std::string path = inside(folder, step_name(state.step));
   on_root(world, [&] {
     try {

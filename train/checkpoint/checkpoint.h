@@ -92,7 +92,9 @@ CheckpointInfo resolve_checkpoint(const std::string& path, std::string* warnings
 std::map<int64_t, std::string> checkpoints_of(const std::string& folder);
 /// Removes old checkpoints by the retention rule (the last `keep_last`, at least one, and multiples of
 /// `keep_every` when that is > 0; never the newest verified one) and what interrupted saves left. One rank
-/// calls it, between saves.
-void prune_checkpoints(const std::string& folder, int64_t keep_last, int64_t keep_every);
+/// calls it, between saves. `own`: paths that this process has published, whose files it hashed as it wrote
+/// them; of those only the manifest and the sizes are looked at.
+void prune_checkpoints(const std::string& folder, int64_t keep_last, int64_t keep_every,
+                       const std::vector<std::string>& own = {});
 
 }  // namespace jambalaya

@@ -57,9 +57,9 @@ void remove_leftovers(const std::string& folder) {
   for (const fs::path& path : leftovers) fs::remove_all(path, error);
 }
 
-bool verifies(const fs::path& path) {
+bool verifies(const fs::path& path, bool hashes) {
   try {
-    open_checkpoint(path.string(), true);
+    open_checkpoint(path.string(), hashes);
     return true;
   } catch (const Error&) {
     return false;
@@ -111,13 +111,17 @@ CheckpointInfo resolve_checkpoint(const std::string& path, std::string* warnings
                   reasons.empty() ? "" : "\n", reasons));
 }
 
-void prune_checkpoints(const std::string& folder, int64_t keep_last, int64_t keep_every) {
+void prune_checkpoints(const std::string& folder, int64_t keep_last, int64_t keep_every,
+                       const std::vector<std::string>& own) {
   const std::vector<Found> all = list_checkpoints(folder);
   bool verified = false;  // the newest good one was met
   for (size_t i = 0; i < all.size(); i++) {
     const bool recent = int64_t(i) < std::max<int64_t>(keep_last, 1);
     const bool permanent = keep_every > 0 && all[i].step % keep_every == 0;
-    if (!verified && verifies(all[i].path)) {
+    const bool ours = std::any_of(own.begin(), own.end(), [&](const std::string& path) {
+      return fs::path(path).lexically_normal() == all[i].path.lexically_normal();
+    });
+    if (!verified && verifies(all[i].path, !ours)) {
       verified = true;
       continue;
     }

@@ -44,12 +44,12 @@ const HelpText kHelp[] = {
     {"evaluate", "Measure a model: held-out nats/token and bits/byte, or multiple-choice questions.",
      R"(  jambalaya evaluate runs/readme --data data
   jambalaya evaluate runs/readme --choices questions.jsonl --json
-  mpirun -n 4 --bind-to none jambalaya evaluate runs/readme --data data --set parallel.tensor=2)",
+  mpirun -n 4 --bind-to none jambalaya evaluate runs/readme --data data --set parallel.expert=2)",
      "compare two runs by bits/byte: it does not depend on the tokenizer."},
     {"generate", "Continue a prompt.",
      "  jambalaya generate runs/readme --prompt \"The whale\" --max-tokens 100 --temperature 0.8\n"
      "  mpirun -n 2 --bind-to none jambalaya generate runs/readme --prompt \"The whale\" --set "
-     "parallel.tensor=2",
+     "parallel.expert=2",
      "`jambalaya export` makes the model usable elsewhere."},
     {"export", "Write a model in Hugging Face's layout (config.json, safetensors, tokenizer files).",
      "  jambalaya export runs/readme --output jambalaya-tiny --dtype bf16",

@@ -52,42 +52,42 @@ std::vector<Question> read_questions(const std::string& path) {
 
 namespace {
 
-/// A question's choices as documents of one batch, and where each answer begins.
-struct QuestionBatch {
-  QuestionBatch() = default;
-  QuestionBatch(const Question& q, const Tokenizer& tokenizer, bool bos, int32_t bos_id) {
-    const std::vector<uint32_t> prompt = tokenizer.encode(q.prompt);
-    for (const std::string& choice : q.choices) {
-      std::vector<uint32_t> whole = tokenizer.encode(q.prompt + choice);
-      // Where the border falls inside a token, that token counts to the answer.
-      size_t common = 0;
-      while (common < prompt.size() && common + 1 < whole.size() && prompt[common] == whole[common]) common++;
-      if (bos) whole.insert(whole.begin(), uint32_t(bos_id));
-      for (size_t i = 0; i < whole.size(); i++) {
-        ids.push_back(int32_t(whole[i]));
-        targets.push_back(i + 1 < whole.size() && i + !bos >= common ? int32_t(whole[i + 1]) : -100);
-      }
-      lengths.push_back(int64_t(whole.size()));
+/// A question's choices as documents of one batch; the tokens of the answers are its targets.
+HostBatch batch_of(const Question& q, const Tokenizer& tokenizer, bool bos, int32_t bos_id) {
+  HostBatch b;
+  const std::vector<uint32_t> prompt = tokenizer.encode(q.prompt);
+  for (const std::string& choice : q.choices) {
+    std::vector<uint32_t> whole = tokenizer.encode(q.prompt + choice);
+    // Where the border falls inside a token, that token counts to the answer.
+    size_t common = 0;
+    while (common < prompt.size() && common + 1 < whole.size() && prompt[common] == whole[common]) common++;
+    if (bos) whole.insert(whole.begin(), uint32_t(bos_id));
+    for (size_t i = 0; i < whole.size(); i++) {
+      b.ids.push_back(int32_t(whole[i]));
+      b.targets.push_back(i + 1 < whole.size() && i + !bos >= common ? int32_t(whole[i + 1]) : -100);
     }
+    b.lengths.push_back(int64_t(whole.size()));
   }
-  std::vector<int32_t> ids, targets;
-  std::vector<int64_t> lengths;
-};
+  return b;
+}
 
-/// Log-probability of each choice, in nats; none for an empty batch, with which a rank takes part.
-std::vector<double> log_probabilities(Context& ctx, Jamba& jamba, QuestionBatch b) {
-  const int64_t t = int64_t(b.ids.size());
-  std::vector<float> nll(b.ids.size());
+/// Log-probability of each choice, in nats, as far as this rank's context shard goes; none for an empty
+/// batch, with which a rank takes part.
+std::vector<double> log_probabilities(Runtime& runtime, Jamba& jamba, HostBatch b) {
+  const LocalBatch local(runtime.mesh(), b);
+  std::vector<float> nll(size_t(local.tokens()));
   double sums[kLossSums] = {};
-  DocumentsBuffer documents(b.lengths);
-  jamba.evaluate(ctx, {make_tensor(b.ids.data(), {t}), make_tensor(b.targets.data(), {t}), documents.view()},
-                 make_tensor(sums, {kLossSums}), make_tensor(nll.data(), {t}));
+  jamba.evaluate(runtime.context(), local.view(), make_tensor(sums, {kLossSums}),
+                 make_tensor(nll.data(), {local.tokens()}));
   std::vector<double> log_p;
-  size_t at = 0;
+  int64_t begin = 0;  // of the choice, in the whole batch
   for (int64_t length : b.lengths) {
+    const int64_t from = std::max(begin, local.first()),
+                  to = std::min(begin + length, local.first() + local.tokens());
     double sum = 0;
-    for (int64_t i = 0; i < length; i++) sum -= double(nll[at++]);
+    for (int64_t i = from; i < to; i++) sum -= double(nll[size_t(i - local.first())]);
     log_p.push_back(sum);
+    begin += length;
   }
   return log_p;
 }
@@ -105,15 +105,15 @@ ChoiceScore score_questions(Runtime& runtime, Jamba& jamba, const Tokenizer& tok
   for (size_t first = 0; first < questions.size(); first += size_t(ranks.size())) {
     const size_t own = first + size_t(ranks.rank());
     const bool some = own < questions.size();
-    std::vector<double> log_p =
-        log_probabilities(runtime.context(), jamba,
-                          some ? QuestionBatch(questions[own], tokenizer, bos >= 0, bos) : QuestionBatch());
+    std::vector<double> log_p = log_probabilities(
+        runtime, jamba, some ? batch_of(questions[own], tokenizer, bos >= 0, bos) : HostBatch());
     if (some) score.log_probabilities[own] = std::move(log_p);
   }
   int64_t right = 0, right_normalized = 0;
   for (size_t i = 0; i < questions.size(); i++) {
-    std::vector<double>& log_p = score.log_probabilities[i];  // zeros but on one rank
-    ranks.all_reduce(make_tensor(log_p.data(), {int64_t(log_p.size())}));
+    // Zeros but on one data rank, whose context ranks have a part each; equal on tensor ranks.
+    std::vector<double>& log_p = score.log_probabilities[i];
+    runtime.mesh().tokens().all_reduce(make_tensor(log_p.data(), {int64_t(log_p.size())}));
     std::vector<double> per_byte = log_p;
     for (size_t c = 0; c < per_byte.size(); c++) per_byte[c] /= double(questions[i].choices[c].size());
     right += best(log_p) == questions[i].answer;

@@ -3,6 +3,7 @@
 #include "train/run/log.h"
 #include "train/run/memory_check.h"
 #include "train/run/persistence.h"
+#include "train/run/run_folder.h"
 
 namespace jambalaya {
 
@@ -31,15 +32,14 @@ Layout layout_of(const std::vector<std::string>& set) {
 
 LoadedModel::LoadedModel(const std::string& path, const std::string& precision_name,
                          const std::string& tokenizer_path, int threads, const std::vector<std::string>& set)
-    : info(resolve_checkpoint(path, &skipped_checkpoints)),
-      runtime(std::make_unique<Runtime>(layout_of(set), info.model, threads, "cpu")) {
+    : runtime(std::make_unique<Runtime>(layout_of(set), info.model, threads, "cpu",
+                                        [&](Communicator& world) { info = resolve_on_lead(world, path); })) {
   if (!info.state.config_yaml.empty()) {
     Config config = parse_config(info.state.config_yaml, info.path + " (its config)");
     precision = config.train.precision;
     sequence_length = config.data.sequence_length;
   }
   if (!precision_name.empty()) precision = precision_of(precision_name);
-  if (!skipped_checkpoints.empty() && runtime->lead()) log_warning(skipped_checkpoints);
   check_memory(info.model, precision, false, runtime->mesh());
   parameters = std::make_unique<Parameters>(info.model, precision, false, placement_of(runtime->mesh()));
   regions = std::make_unique<Regions>(runtime->mesh());

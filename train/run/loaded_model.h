@@ -22,7 +22,6 @@ struct LoadedModel {
 
   const Tokenizer& need_tokenizer() const;
 
-  std::string skipped_checkpoints;  ///< of damaged checkpoints that were passed over
   CheckpointInfo info;
   std::unique_ptr<Runtime> runtime;
   std::unique_ptr<Parameters> parameters;

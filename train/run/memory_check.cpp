@@ -45,6 +45,13 @@ TensorMemory tensor_memory(const ModelConfig& model, Precision precision, bool t
   return bytes;
 }
 
+int64_t largest_tensor_memory(const ModelConfig& model, Precision precision, const Layout& layout) {
+  int64_t most = 0;
+  for (int rank = 0; rank < token_ranks(layout) * layout.tensor; rank++)
+    most = std::max(most, tensor_memory(model, precision, true, placement_of(layout, rank)).total());
+  return most;
+}
+
 std::string memory_shortage(const std::vector<MemoryNeed>& ranks) {
   struct Host {
     int ranks = 0;

@@ -19,6 +19,8 @@ struct TensorMemory {
 /// Of the rank that stands there; training = false: the weights alone.
 TensorMemory tensor_memory(const ModelConfig& model, Precision precision, bool training,
                            const PlacementRanks& ranks = {});
+/// Bytes of training on the rank that has the most: sizes need not divide.
+int64_t largest_tensor_memory(const ModelConfig& model, Precision precision, const Layout& layout);
 
 /// What one rank needs, and what its host has left: bytes; `available` < 0: unknown.
 struct MemoryNeed {

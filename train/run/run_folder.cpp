@@ -29,6 +29,29 @@ std::string on_lead(Communicator& ranks, const std::function<std::string()>& wor
   return text;
 }
 
+namespace {
+
+/// The checkpoint whose path `find` gives on rank 0, on all ranks; empty for an empty path. `find` verifies,
+/// and appends to its argument what the user should be warned of.
+std::optional<CheckpointInfo> found_by_lead(Communicator& ranks,
+                                            const std::function<std::string(std::string& warnings)>& find) {
+  const std::string path = on_lead(ranks, [&] {
+    std::string warnings, found = find(warnings);
+    while (warnings.ends_with('\n')) warnings.pop_back();
+    if (!warnings.empty()) log_warning(warnings);
+    return found;
+  });
+  if (path.empty()) return std::nullopt;
+  return open_checkpoint(path, false);  // rank 0 has verified it
+}
+
+}  // namespace
+
+CheckpointInfo resolve_on_lead(Communicator& ranks, const std::string& path) {
+  return *found_by_lead(ranks,
+                        [&](std::string& warnings) { return resolve_checkpoint(path, &warnings).path; });
+}
+
 RunFolder::RunFolder(Communicator& ranks, const std::string& path) : ranks_(ranks), path_(path) {
   on_lead(ranks_, [&] {
     create_folders(path_);
@@ -73,14 +96,7 @@ std::string RunFolder::path_to_resume(const std::string& resume, std::string& wa
 }
 
 std::optional<CheckpointInfo> RunFolder::choose(const std::string& resume) {
-  const std::string path = on_lead(ranks_, [&] {
-    std::string warnings, chosen = path_to_resume(resume, warnings);
-    while (warnings.ends_with('\n')) warnings.pop_back();
-    if (!warnings.empty()) log_warning(warnings);
-    return chosen;
-  });
-  if (path.empty()) return std::nullopt;
-  return open_checkpoint(path, false);  // rank 0 has verified it
+  return found_by_lead(ranks_, [&](std::string& warnings) { return path_to_resume(resume, warnings); });
 }
 
 }  // namespace jambalaya

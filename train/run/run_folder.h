@@ -14,6 +14,10 @@ namespace jambalaya {
 /// exception as Error(io)), so that none waits for another that has left.
 std::string on_lead(Communicator& ranks, const std::function<std::string()>& work);
 
+/// resolve_checkpoint by rank 0, which alone reads and hashes everything and warns of what it passes over:
+/// beside a job that is saving, ranks could come to different steps.
+CheckpointInfo resolve_on_lead(Communicator& ranks, const std::string& path);
+
 class RunFolder {
  public:
   /// Creates and locks `path`. Error(usage) when another job holds it.

@@ -13,8 +13,9 @@ namespace jambalaya {
 class Runtime {
  public:
   /// Starts MPI when launched by it, and the watchdog over its ranks. threads = 0: the machine's cores shared
-  /// among its ranks. `agree` is called with the world as soon as there is one, before the layout is looked
-  /// at. Throws Error(layout) when ranks or model do not admit the layout.
+  /// among its ranks. `agree` is called with the world as soon as there is one, before layout and model are
+  /// looked at: it may be what finds out the model. Throws Error(layout) when ranks or model do not admit the
+  /// layout.
   Runtime(const Layout& layout, const ModelConfig& model, int threads, const std::string& device,
           const std::function<void(Communicator&)>& agree = {});
   /// One rank, no MPI: commands that work on one file.

@@ -16,6 +16,7 @@
 #include "train/run/agreement.h"
 #include "train/run/bad_step.h"
 #include "train/run/batch_changes.h"
+#include "train/run/copies.h"
 #include "train/run/curves.h"
 #include "train/run/engine.h"
 #include "train/run/evaluation.h"
@@ -118,9 +119,9 @@ struct Trainer::Impl {
         for (const std::string& warning : batch_changes(from->state, config, data_ranks))
           log_warning(warning);
     } else if (!config.train.branch_from.empty()) {
-      branch(resolve_checkpoint(config.train.branch_from));
+      branch(resolve_on_lead(world, config.train.branch_from));
     } else if (!config.train.init_from.empty()) {
-      CheckpointInfo info = resolve_checkpoint(config.train.init_from);
+      const CheckpointInfo info = resolve_on_lead(world, config.train.init_from);
       check_same_model(info, config.model);
       load_tensors(ctx, info, parameters, nullptr);
       engine.refresh();
@@ -357,6 +358,7 @@ struct Trainer::Impl {
   void save() {
     TraceScope traced("checkpoint", "checkpoint");
     Clock::time_point start = Clock::now();
+    check_copies(parameters, world);
     state.seconds += seconds_since(segment_start);
     segment_start = Clock::now();
     state.loader = loader.state().to_json();
@@ -369,14 +371,15 @@ struct Trainer::Impl {
     state.layout = describe_fully(mesh.layout());
     state.metrics_bytes = runtime.lead() ? metrics->bytes() : 0;
     world.broadcast(make_tensor(&state.metrics_bytes, {1}), 0);
-    std::string path = save_checkpoint(world, folder.checkpoints(), boxes_to_write(parameters, &optimizer),
-                                       state, config.model, false);
+    saved.push_back(save_checkpoint(world, folder.checkpoints(), boxes_to_write(parameters, &optimizer),
+                                    state, config.model, false));
     if (runtime.lead()) {
-      prune_checkpoints(folder.checkpoints(), config.checkpoint.keep_last, config.checkpoint.keep_every);
+      prune_checkpoints(folder.checkpoints(), config.checkpoint.keep_last, config.checkpoint.keep_every,
+                        saved);
       draw();
     }
     last_saved = state.step;
-    log_debug(cat("saved ", path, " in ", seconds_since(start), " s"));
+    log_debug(cat("saved ", saved.back(), " in ", seconds_since(start), " s"));
   }
 
   Exit leave(const std::string& why) {
@@ -393,16 +396,6 @@ struct Trainer::Impl {
                                               ": ", notation_of(config.model)));
   }
 
-  /// On the rank that has the most: sizes need not divide.
-  int64_t largest_tensor_bytes() const {
-    int64_t most = 0;
-    for (int r = 0; r < world.size(); r++)
-      most = std::max(
-          most,
-          tensor_memory(config.model, config.train.precision, true, placement_of(mesh.layout(), r)).total());
-    return most;
-  }
-
   void banner() {
     const ParameterCount n = count_parameters(config.model);
     const std::string notation = notation_of(config.model);
@@ -413,7 +406,8 @@ struct Trainer::Impl {
                  config.train.precision == Precision::bf16 ? "bf16 with fp32 masters" : "fp32"));
     std::vector<std::string> hosts;
     for (int r = 0; r < world.size(); r++) hosts.push_back(mesh.host_of(r));
-    log_info(cat("layout ", describe_fully(mesh.layout()), "; ", largest_tensor_bytes() >> 20,
+    log_info(cat("layout ", describe_fully(mesh.layout()), "; ",
+                 largest_tensor_memory(config.model, config.train.precision, mesh.layout()) >> 20,
                  " MiB of weights, gradients and moments a rank; ", describe_hosts(hosts)));
     log_info(cat("data ", dataset.train().totals().tokens, " training tokens, ",
                  accumulation() * config.data.micro_batch * data_ranks, " rows of ",
@@ -439,6 +433,7 @@ struct Trainer::Impl {
   std::optional<HeldOut> held_out;
   std::unique_ptr<MetricsFile> metrics;  ///< rank 0
   TrainState state;
+  std::vector<std::string> saved;              ///< checkpoints of this process
   Clock::time_point run_start, segment_start;  ///< segment: since the last save
   int64_t first_step = 0, last_saved = -1, current_length = 0, current_rows = 0;
   int rewinds = 0, skips = 0;
