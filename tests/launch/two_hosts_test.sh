@@ -11,6 +11,7 @@
 set -euo pipefail
 jambalaya=$1 mpirun=$2
 tree=$(cd "$(dirname "$0")/../.." && pwd)
+source "$tree/tests/support/made_up_data.sh"
 
 if [ -z "${JAMBALAYA_INSIDE:-}" ]; then
   for tool in unshare ip mount python3; do
@@ -65,21 +66,7 @@ SH
 }
 
 prepare() {
-  awk 'BEGIN {
-    x = 1
-    for (d = 0; d < 150; d++) {
-      for (w = 0; w < 25; w++) {
-        x = (x * 16807) % 2147483647
-        word = ""
-        for (l = x % 5; l >= 0; l--) word = word substr("etaoinshrdlu", (int(x / 7 ^ l) % 12) + 1, 1)
-        printf "%s ", word
-      }
-      print "\n"
-    }
-  }' >text.txt
-  "$jambalaya" tokenizer train --vocab-size 300 --threads 1 --output tokenizer.json text.txt
-  "$jambalaya" data encode --tokenizer tokenizer.json --output data --split-on blank-lines --held-out 0.1 \
-    --threads 1 text.txt
+  made_up_data 150 25
 }
 
 deadline=4

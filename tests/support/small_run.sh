@@ -4,6 +4,7 @@ jambalaya=$1 mpirun=$2
 folder=$(mktemp -d "${TMPDIR:-/tmp}/jambalaya-test-XXXXXX")
 readonly folder  # removed at the end: no test may give the name another meaning
 trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$folder"' EXIT
+source "$(dirname "${BASH_SOURCE[0]}")/made_up_data.sh"
 cd "$folder"
 export HOME=${HOME:-$folder}
 export OMPI_MCA_mpi_yield_when_idle=1  # two ranks may share one core
@@ -17,21 +18,7 @@ fail() {
 
 # prepare: text of made-up words, a tokenizer of 300 ids, encoded documents and a config, all small.
 prepare() {
-  awk 'BEGIN {
-    x = 1
-    for (d = 0; d < 120; d++) {
-      for (w = 0; w < 20; w++) {
-        x = (x * 16807) % 2147483647
-        word = ""
-        for (l = x % 5; l >= 0; l--) word = word substr("etaoinshrdlu", (int(x / 7 ^ l) % 12) + 1, 1)
-        printf "%s ", word
-      }
-      print "\n"
-    }
-  }' >text.txt
-  "$jambalaya" tokenizer train --vocab-size 300 --threads 1 --output tokenizer.json text.txt
-  "$jambalaya" data encode --tokenizer tokenizer.json --output data --split-on blank-lines --held-out 0.1 \
-    --threads 1 text.txt
+  made_up_data 120 20
   cat >config.yaml <<'YAML'
 schema_version: 1
 run: {threads: 1}
