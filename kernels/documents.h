@@ -17,6 +17,8 @@ struct Documents {
   const int32_t* first_position = nullptr;  ///< [S] position of a segment's first token within its document
   const int32_t* segment_of = nullptr;      ///< [T] segment of each token
   bool open_end = false;  ///< the last segment continues beyond this stream, on the right neighbour
+  /// The same three arrays in device memory. Null: an op that runs there copies them for its call.
+  const int32_t *device_offsets = nullptr, *device_first_position = nullptr, *device_segment_of = nullptr;
 
   /// Position of token t in its document (RoPE).
   int64_t position(int64_t t) const { return first_position[segment_of[t]] + t - offsets[segment_of[t]]; }
