@@ -1,7 +1,7 @@
-// Attention forward on tensor cores: an online softmax over tiles of keys (FlashAttention-2, Dao 2023). A block
-// of 4 warps has 64 * M rows of queries; tiles of keys and values come into two buffers by turns, beside the
-// arithmetic. Bound by tensor cores and, with M = 1, by shared memory: 16 rows a warp read 256 bytes of keys
-// for each mma, which with M = 2 serve two.
+// Attention forward on tensor cores: an online softmax over tiles of keys (FlashAttention-2, Dao 2023). A
+// block of 4 warps has 64 * M rows of queries; tiles of keys and values come into two buffers by turns,
+// beside the arithmetic. Bound by tensor cores and, with M = 1, by shared memory: 16 rows a warp read 256
+// bytes of keys for each mma, which with M = 2 serve two.
 #include "kernels/cuda/attention_mma.h"
 
 namespace jambalaya::cuda {
@@ -20,9 +20,7 @@ struct Queries {
   int together, head0;
 
   __device__ __forceinline__ int token(int row) const { return row / together; }
-  __device__ __forceinline__ int limit(int row) const {
-    return row < rows ? segment.limit(token(row)) : 0;
-  }
+  __device__ __forceinline__ int limit(int row) const { return row < rows ? segment.limit(token(row)) : 0; }
   __device__ __forceinline__ int64_t stream_row(int row) const { return segment.first_token + token(row); }
   __device__ __forceinline__ int head(int row) const { return head0 + row % together; }
 };
@@ -64,8 +62,13 @@ struct Softmax {
   }
 };
 
+/// Most tiles bring no row of the warp a new largest score: then there is nothing to do.
 template <int M, int W>
 __device__ __forceinline__ void rescale(Sums<M, W>& o, const float (&factor)[M][2]) {
+  bool change = false;
+#pragma unroll
+  for (int m = 0; m < M; m++) change = change || factor[m][0] != 1 || factor[m][1] != 1;
+  if (!__any_sync(kAllLanes, change)) return;
 #pragma unroll
   for (int m = 0; m < M; m++)
 #pragma unroll
@@ -76,15 +79,19 @@ __device__ __forceinline__ void rescale(Sums<M, W>& o, const float (&factor)[M][
 
 /// Scores of keys that a row does not see become the lowest number.
 template <int M, int N>
-__device__ __forceinline__ void mask(Sums<M, N>& s, const int (&limit)[M][2], int key) {
-  const int q = int(threadIdx.x) % 4;
+__device__ __forceinline__ void mask(Sums<M, N>& s, const Queries& queries, int warp_row, int key) {
+  const int g = int(threadIdx.x) % 32 / 4, q = int(threadIdx.x) % 4;
 #pragma unroll
   for (int m = 0; m < M; m++)
 #pragma unroll
-    for (int n = 0; n < N / 8; n++)
+    for (int h = 0; h < 2; h++) {
+      const int visible = queries.limit(warp_row + m * 16 + h * 8 + g) - key;
 #pragma unroll
-      for (int i = 0; i < 4; i++)
-        if (key + n * 8 + 2 * q + i % 2 >= limit[m][i / 2]) s[m][n][i] = kLowest;
+      for (int n = 0; n < N / 8; n++)
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+          if (n * 8 + 2 * q + i >= visible) s[m][n][2 * h + i] = kLowest;
+    }
 }
 
 /// Writes one row's part of o and its logsumexp. `unseen`: no key in sight.
@@ -110,8 +117,9 @@ __device__ __forceinline__ void store_row(const ForwardArgs& a, const Queries& q
 }
 
 template <int W, int M>
-__global__ void __launch_bounds__(kMmaThreads) forward_mma_kernel(ForwardArgs a) {
+__global__ void __launch_bounds__(kMmaThreads, 2) forward_mma_kernel(ForwardArgs a) {
   constexpr int kRows = 16 * M * kMmaWarps, kKeys = kKeysOfTile<W>, kStride = kTileStride<W>;
+  constexpr int kStep = M * W > 128 ? 32 : kKeys;    // keys whose scores are in registers at a time
   const int tile = int(gridDim.x - 1 - blockIdx.x);  // the longest rows first
   const TileSegment segment = segment_of_tile(a.table, tile);
   const Queries queries{segment, (tile - segment.first_tile) * kRows, segment.tokens * a.together, a.together,
@@ -136,17 +144,11 @@ __global__ void __launch_bounds__(kMmaThreads) forward_mma_kernel(ForwardArgs a)
     fetch_rows<kKeys, W>(to + kKeys * kStride, v + key * a.v_stride, a.v_stride, end - key, a.head_size);
   };
 
-  const int warp = int(threadIdx.x) / 32, g = int(threadIdx.x) % 32 / 4;
+  const int warp = int(threadIdx.x) / 32;
   const int warp_row = queries.first + warp * 16 * M;
   const int least = queries.limit(warp_row);  // 0 for a warp without rows
   const int most = least ? queries.limit(min(warp_row + 16 * M, queries.rows) - 1) : 0;
-  int limit[M][2];
-#pragma unroll
-  for (int m = 0; m < M; m++)
-#pragma unroll
-    for (int h = 0; h < 2; h++) limit[m][h] = queries.limit(warp_row + m * 16 + h * 8 + g);
-
-  Softmax<M, kKeys> softmax;
+  Softmax<M, kStep> softmax;
   Sums<M, W> o;
   set_zero<M, W>(o);
   if (begin < end) fetch(begin, 0);
@@ -158,13 +160,16 @@ __global__ void __launch_bounds__(kMmaThreads) forward_mma_kernel(ForwardArgs a)
     __syncthreads();
     if (key < most) {
       const bf16* const keys = buffers + buffer * 2 * kKeys * kStride;
-      Sums<M, kKeys> s;
-      float factor[M][2];
-      product_with_rows<M, kKeys, W>(s, q + warp * 16 * M * kStride, keys);
-      if (key + kKeys > least) mask<M, kKeys>(s, limit, key);
-      softmax.meet(s, a.scale2, factor);
-      rescale<M, W>(o, factor);
-      add_product<M, kKeys, W, W>(o, s, keys + kKeys * kStride);
+#pragma unroll 1
+      for (int i = 0; i < kKeys; i += kStep) {
+        Sums<M, kStep> s;
+        float factor[M][2];
+        product_with_rows<M, kStep, W>(s, q + warp * 16 * M * kStride, keys + i * kStride);
+        if (key + i + kStep > least) mask<M, kStep>(s, queries, warp_row, key + i);
+        softmax.meet(s, a.scale2, factor);
+        rescale<M, W>(o, factor);
+        add_product<M, kStep, W, W>(o, s, keys + (kKeys + i) * kStride);
+      }
     }
     __syncthreads();
   }
@@ -173,9 +178,9 @@ __global__ void __launch_bounds__(kMmaThreads) forward_mma_kernel(ForwardArgs a)
 #pragma unroll
     for (int h = 0; h < 2; h++) {
       const float sum = warp_reduce<4>(softmax.sum[m][h]);
-      const int row = warp_row + m * 16 + h * 8 + g;
+      const int row = warp_row + m * 16 + h * 8 + int(threadIdx.x) % 32 / 4;
       if (row < queries.rows)
-        store_row<W>(a, queries, row, limit[m][h] <= begin, o[m], h, softmax.largest[m][h], sum);
+        store_row<W>(a, queries, row, queries.limit(row) <= begin, o[m], h, softmax.largest[m][h], sum);
     }
 }
 
