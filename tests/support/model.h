@@ -1,6 +1,8 @@
 // Small models for tests: one rank, a few threads, starting values large enough that every part matters. They
 // compute on the device under test (device.h) as a run does: nothing is waited for but what a test reads.
 #pragma once
+#include <gtest/gtest.h>
+
 #include <memory>
 #include <string>
 #include <vector>
