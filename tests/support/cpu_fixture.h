@@ -102,7 +102,7 @@ class Owned {
     }
     return true;
   }
-  const DeviceVector<char>& bytes() const { return memory_; }
+  std::vector<char> bytes() const { return {memory_.begin(), memory_.end()}; }
 
  private:
   static constexpr double kGap = 77;
