@@ -222,8 +222,8 @@ void conv_forward_width_4(const Context& ctx, const ConvForward& op, const ConvS
 }
 template <class A, class D>
 void conv_backward_width_4(const Context& ctx, const ConvBackward& op, const ConvStream<A>& in) {
-  if (access_width(in.channels, op.x, op.du, op.dx) >= 4)
-    start_backward<A, D, 4>(ctx, op, in);
+  if (access_width(in.channels, op.x, op.du, op.dx) >= 2)
+    start_backward<A, D, 2>(ctx, op, in);
   else
     start_backward<A, D, 1>(ctx, op, in);
 }
