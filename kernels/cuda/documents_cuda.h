@@ -1,6 +1,8 @@
 // Documents as kernels read them, and where a segment has its carried state. Conventions: "Carried state" in
 // kernels/ops_state_space.h.
 #pragma once
+#include <cuda_runtime.h>
+
 #include "kernels/context.h"
 #include "kernels/documents.h"
 
@@ -10,7 +12,6 @@ namespace jambalaya::cuda {
 /// has set them, else copied to scratch on the context's stream (the caller holds an ArenaScope).
 Documents device_documents(const Context& ctx, const Documents& docs);
 
-#ifdef __CUDACC__
 /// Segment s's entry of `size` elements among those of starts (h0, left, ...); null: none given, or with
 /// ends_only none of its own.
 template <class P>
@@ -24,6 +25,5 @@ __device__ __forceinline__ P* end_entry(P* entries, int64_t size, int64_t s, int
   if (!entries || (ends_only && s + 1 < segments)) return nullptr;
   return entries + (ends_only ? 0 : s) * size;
 }
-#endif
 
 }  // namespace jambalaya::cuda

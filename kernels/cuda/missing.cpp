@@ -13,10 +13,7 @@ void CudaOps::rms_norm_forward(Context&, const RmsNormForward&) { missing("rms_n
 void CudaOps::rms_norm_backward(Context&, const RmsNormBackward&) { missing("rms_norm_backward"); }
 void CudaOps::ssm_norms_forward(Context&, const SsmNormsForward&) { missing("ssm_norms_forward"); }
 void CudaOps::ssm_norms_backward(Context&, const SsmNormsBackward&) { missing("ssm_norms_backward"); }
-void CudaOps::scan_forward(Context&, const ScanForward&) { missing("scan_forward"); }
 void CudaOps::scan_backward(Context&, const ScanBackward&) { missing("scan_backward"); }
-void CudaOps::scan_carry_forward(Context&, const ScanCarryForward&) { missing("scan_carry_forward"); }
-void CudaOps::scan_carry_backward(Context&, const ScanCarryBackward&) { missing("scan_carry_backward"); }
 void CudaOps::rope(Context&, const Rope&) { missing("rope"); }
 void CudaOps::attention_forward(Context&, const AttentionForward&) { missing("attention_forward"); }
 void CudaOps::attention_merge(Context&, const AttentionMerge&) { missing("attention_merge"); }
