@@ -14,11 +14,6 @@ void CudaOps::rms_norm_backward(Context&, const RmsNormBackward&) { missing("rms
 void CudaOps::ssm_norms_forward(Context&, const SsmNormsForward&) { missing("ssm_norms_forward"); }
 void CudaOps::ssm_norms_backward(Context&, const SsmNormsBackward&) { missing("ssm_norms_backward"); }
 void CudaOps::scan_backward(Context&, const ScanBackward&) { missing("scan_backward"); }
-void CudaOps::rope(Context&, const Rope&) { missing("rope"); }
-void CudaOps::attention_forward(Context&, const AttentionForward&) { missing("attention_forward"); }
-void CudaOps::attention_merge(Context&, const AttentionMerge&) { missing("attention_merge"); }
-void CudaOps::attention_delta(Context&, const AttentionDelta&) { missing("attention_delta"); }
-void CudaOps::attention_backward(Context&, const AttentionBackward&) { missing("attention_backward"); }
 void CudaOps::swiglu_forward(Context&, const SwigluForward&) { missing("swiglu_forward"); }
 void CudaOps::swiglu_backward(Context&, const SwigluBackward&) { missing("swiglu_backward"); }
 void CudaOps::router_forward(Context&, const RouterForward&) { missing("router_forward"); }
