@@ -26,9 +26,6 @@ void CudaOps::attention_delta(Context&, const AttentionDelta&) { missing("attent
 void CudaOps::attention_backward(Context&, const AttentionBackward&) { missing("attention_backward"); }
 void CudaOps::swiglu_forward(Context&, const SwigluForward&) { missing("swiglu_forward"); }
 void CudaOps::swiglu_backward(Context&, const SwigluBackward&) { missing("swiglu_backward"); }
-void CudaOps::router_forward(Context&, const RouterForward&) { missing("router_forward"); }
-void CudaOps::router_backward(Context&, const RouterBackward&) { missing("router_backward"); }
-void CudaOps::balance_loss(Context&, const BalanceLoss&) { missing("balance_loss"); }
 void CudaOps::sort_by_expert(Context&, const SortByExpert&) { missing("sort_by_expert"); }
 void CudaOps::gather_rows(Context&, const GatherRows&) { missing("gather_rows"); }
 void CudaOps::gather_rows_backward(Context&, const GatherRowsBackward&) { missing("gather_rows_backward"); }
