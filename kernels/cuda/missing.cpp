@@ -26,11 +26,6 @@ void CudaOps::attention_delta(Context&, const AttentionDelta&) { missing("attent
 void CudaOps::attention_backward(Context&, const AttentionBackward&) { missing("attention_backward"); }
 void CudaOps::swiglu_forward(Context&, const SwigluForward&) { missing("swiglu_forward"); }
 void CudaOps::swiglu_backward(Context&, const SwigluBackward&) { missing("swiglu_backward"); }
-void CudaOps::sort_by_expert(Context&, const SortByExpert&) { missing("sort_by_expert"); }
-void CudaOps::gather_rows(Context&, const GatherRows&) { missing("gather_rows"); }
-void CudaOps::gather_rows_backward(Context&, const GatherRowsBackward&) { missing("gather_rows_backward"); }
-void CudaOps::combine_forward(Context&, const CombineForward&) { missing("combine_forward"); }
-void CudaOps::combine_backward(Context&, const CombineBackward&) { missing("combine_backward"); }
 void CudaOps::multiply_add(Context&, const MultiplyAdd&) { missing("multiply_add"); }
 void CudaOps::add_bias(Context&, const AddBias&) { missing("add_bias"); }
 void CudaOps::bias_backward(Context&, const BiasBackward&) { missing("bias_backward"); }
