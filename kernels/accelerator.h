@@ -17,6 +17,7 @@ struct AcceleratorProperties {
   std::string name;          ///< "NVIDIA H200"
   int major = 0, minor = 0;  ///< compute capability
   int multiprocessors = 0;
+  double clock_hz = 0;                 ///< of the multiprocessors, at most; 0 when unknown
   int64_t memory_bytes = 0;            ///< of the device
   double memory_bytes_per_second = 0;  ///< peak of the memory bus, from clock and width; 0 when unknown
   std::string bus_id;                  ///< PCI address, unique in a host
