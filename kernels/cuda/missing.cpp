@@ -5,7 +5,6 @@ namespace jambalaya::cuda {
 namespace {
 [[noreturn]] void missing(const char* op) { throw Error(Exit::failed, cat("no CUDA kernel for ", op)); }
 }  // namespace
-void CudaOps::grouped_gemm(Context&, const GroupedGemm&) { missing("grouped_gemm"); }
 void CudaOps::embedding_forward(Context&, const EmbeddingForward&) { missing("embedding_forward"); }
 void CudaOps::embedding_backward(Context&, const EmbeddingBackward&) { missing("embedding_backward"); }
 void CudaOps::head_loss(Context&, const HeadLoss&) { missing("head_loss"); }
