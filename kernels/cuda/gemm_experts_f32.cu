@@ -8,7 +8,7 @@ namespace jambalaya::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kStep = 8;                // of p
+constexpr int kStep = 8;                 // of p
 constexpr int kPitch = kExpertTile + 4;  // floats from one p to the next: rows stay 16-byte aligned
 constexpr int kLoads = kExpertTile * kStep / kThreads;
 
@@ -54,7 +54,7 @@ __device__ __forceinline__ void load_eight(float (&x)[8], const float* from) {
 }
 
 template <ExpertKind Kind, class C>
-__global__ void __launch_bounds__(kThreads, 2) experts_f32_kernel(ExpertProducts g) {
+__global__ void __launch_bounds__(kThreads) experts_f32_kernel(ExpertProducts g) {
   constexpr bool kContiguousA = Kind != ExpertKind::weight_gradient,
                  kContiguousB = Kind == ExpertKind::forward;
   __shared__ __align__(16) float a_shared[kStep * kPitch], b_shared[kStep * kPitch];

@@ -19,13 +19,12 @@ constexpr int64_t kRouterTokens = 128;  // of one block: tokens per partial sum 
 /// Order of choice: falling logit, then rising index. The logits themselves decide, not their probabilities,
 /// which may round to a tie. NaN and -inf count as the lowest finite number, so that the choice stays well
 /// defined while probs and lse show them.
-__device__ __forceinline__ uint64_t choice_key(float logit, int x) {
+__device__ __forceinline__ uint32_t choice_key(float logit) {
   const float key = fmaxf(logit, -FLT_MAX) + 0.f;  // fmaxf(NaN, y) = y; -0 becomes 0: they are equal
   const uint32_t bits = __float_as_uint(key);
-  const uint32_t rising = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-  return uint64_t(rising) << 32 | (0xffffffffu - uint32_t(x));
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
-constexpr uint64_t kTaken = 0;  // below the key of any expert
+constexpr uint32_t kTaken = 0;  // below the key of any expert
 
 struct RouterArgs {
   const float* logits;
@@ -52,14 +51,14 @@ template <int Lanes, int PerLane>
 __device__ __forceinline__ void route(const RouterArgs& a, int64_t t, bool valid, RouterSums<PerLane>& sums) {
   const int lane = threadIdx.x % Lanes;
   float p[PerLane];
-  uint64_t keys[PerLane];
+  uint32_t keys[PerLane];
   float top = -FLT_MAX;
 #pragma unroll
   for (int i = 0; i < PerLane; i++) {
     const int x = i * Lanes + lane;
     const bool there = valid && x < a.experts;
     p[i] = there ? a.logits[t * a.experts + x] : -FLT_MAX;
-    keys[i] = there ? choice_key(p[i], x) : kTaken;
+    keys[i] = there ? choice_key(p[i]) : kTaken;
     if (there) top = fmaxf(top, p[i]);
   }
   top = warp_reduce<Lanes>(top, Max());
@@ -83,24 +82,27 @@ __device__ __forceinline__ void route(const RouterArgs& a, int64_t t, bool valid
     a.probs[t * a.experts + x] = p[i];
     sums.probs[i] += p[i];
   }
+  const unsigned group_mask = Lanes == 32 ? kAllLanes : 0xffffu << (threadIdx.x & 16);
   float chosen = 0;
   for (int j = 0; j < a.k; j++) {
-    uint64_t largest = keys[0];
+    uint32_t largest = kTaken, x = 0;  // of this lane, then of the group
 #pragma unroll
-    for (int i = 1; i < PerLane; i++) largest = largest > keys[i] ? largest : keys[i];
-    largest = warp_reduce<Lanes>(largest, Max());
-    const int x = int(0xffffffffu - uint32_t(largest));
+    for (int i = 0; i < PerLane; i++)
+      if (keys[i] > largest) largest = keys[i], x = i * Lanes + lane;
+    const uint32_t own_largest = largest;
+    largest = __reduce_max_sync(group_mask, largest);
+    x = __reduce_min_sync(group_mask, own_largest == largest ? x : ~0u);
     float own = 0;
 #pragma unroll
     for (int i = 0; i < PerLane; i++) {
-      if (!valid || i * Lanes + lane != x) continue;
+      if (!valid || uint32_t(i * Lanes + lane) != x) continue;
       keys[i] = kTaken;
       own = p[i];
       sums.counts[i] += 1;
-      a.expert[t * a.k + j] = x;
+      a.expert[t * a.k + j] = int32_t(x);
       a.weight[t * a.k + j] = own;
     }
-    if (a.renormalize) chosen += __shfl_sync(kAllLanes, own, x % Lanes, Lanes);
+    if (a.renormalize) chosen += __shfl_sync(kAllLanes, own, int(x % Lanes), Lanes);
   }
   if (!a.renormalize) return;
   __syncwarp();  // other lanes' weights
