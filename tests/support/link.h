@@ -1,31 +1,14 @@
 // Ranks with a device each: groups that take tensors there, and values in its memory. On the CPU the same
 // tests use host memory.
 #pragma once
-#include <cstdlib>
 #include <string>
 #include <vector>
 
 #include "kernels/transfer.h"
-#include "parallel/device_link.h"
-#include "tests/support/device.h"
+#include "tests/support/device_link.h"
 #include "tests/support/ranks.h"
 
 namespace jambalaya::test {
-
-/// JAMBALAYA_TEST_TRANSPORT=staged (default) or nccl. Empty on the CPU.
-inline const DeviceLink& device_link() {
-  static const DeviceLink link = [] {
-    if (!on_device()) return DeviceLink{};
-    const char* transport = std::getenv("JAMBALAYA_TEST_TRANSPORT");
-    return DeviceLink{
-        .accelerator = &accelerator(),
-        .compute = accelerator().compute_stream(),
-        .communication = accelerator().new_stream(),
-        .transport = transport && std::string(transport) == "nccl" ? Transport::nccl : Transport::staged};
-  }();
-  return link;
-}
-inline bool uses_nccl() { return device_link() && device_link().transport == Transport::nccl; }
 
 /// A group of the world for the computing thread, or for the communication thread.
 inline std::unique_ptr<Communicator> make_group(int color, const std::string& name, bool computes = true) {
