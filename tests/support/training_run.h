@@ -60,7 +60,7 @@ inline Config small_run(const std::string& run_folder, const std::string& data_f
 /// Trains in this process, on one rank.
 inline Exit train(const Config& config, const std::string& resume = "auto") {
   log_settings().level = LogLevel::error;
-  Runtime runtime(config.parallel, config.model, config.run.threads, config.run.device);
+  Runtime runtime(config.parallel, config.model, config.run);
   return Trainer(runtime, config, resume).run();
 }
 

@@ -76,13 +76,12 @@ class Job {
     Outcome r;
     r.initial = whole(engine.parameters.owned_master());
     r.losses = gradients(0);
-    r.norm = engine.gradient_norm();
+    r.norm = r.losses.gradient_norm;
     r.gradients = whole(engine.parameters.owned_gradient());
     for (int s = 0; s < steps; s++) {
       const StepLosses losses = gradients(s);
-      const double norm = engine.gradient_norm();
-      engine.update(settings().lr, norm);
-      r.course.insert(r.course.end(), {losses.objective, norm});
+      engine.update(settings().lr, losses.gradient_norm);
+      r.course.insert(r.course.end(), {losses.objective, losses.gradient_norm});
     }
     if (steps) r.trained = whole(engine.parameters.owned_master());
     return r;
@@ -322,8 +321,8 @@ TEST(layouts, copies_and_replicas_stay_equal_to_the_bit) {
     SCOPED_TRACE(name(layout));
     Job job(all_ranks(), layout, Precision::f32);
     for (int step = 0; step < 2; step++) {
-      job.gradients(step);
-      job.engine.update(settings().lr, job.engine.gradient_norm());
+      const StepLosses losses = job.gradients(step);
+      job.engine.update(settings().lr, losses.gradient_norm);
     }
     const Parameters& p = job.engine.parameters;
     for (int row = 0; row < int(p.table().size()); row++) {
