@@ -23,18 +23,6 @@ std::string place_of(int rank, const std::vector<std::string>& hosts) {
   return hosts.size() > 1 ? cat("rank ", rank, " on host ", hosts[size_t(rank)], ": ") : "";
 }
 
-/// Every rank's text of at most 127 bytes, in rank order.
-std::vector<std::string> gather_texts(Communicator& world, const std::string& text) {
-  constexpr int64_t kBytes = 128;
-  std::vector<char> mine(size_t(kBytes)), all(size_t(kBytes * world.size()));
-  std::snprintf(mine.data(), mine.size(), "%s", text.c_str());
-  world.all_gather(make_tensor(mine.data(), DType::u8, {kBytes}),
-                   make_tensor(all.data(), DType::u8, {kBytes * world.size()}));
-  std::vector<std::string> texts;
-  for (int r = 0; r < world.size(); r++) texts.emplace_back(all.data() + r * kBytes);
-  return texts;
-}
-
 std::string decimal(const char* format, double value) {
   char text[32];
   std::snprintf(text, sizeof text, format, value);
