@@ -64,6 +64,13 @@ StepLosses Engine::gradients(std::vector<HostBatch>& micro_batches, int64_t coun
           .gradient_norm = Optimizer::norm_of(sums[kLossSums], mesh_.world())};
 }
 
+int64_t Engine::arena_bytes() {
+  const Arena* const ring = sync.ring_arena();
+  return parameters.parameter_arena().in_use() + parameters.gradient_arena()->in_use() +
+         optimizer.first_moments().bytes() + optimizer.second_moments().bytes() +
+         (ring ? ring->in_use() : 0) + jamba.saved_arena().high_water();
+}
+
 void Engine::update(double lr, double norm) {
   {
     TraceScope traced("optimizer", "compute");

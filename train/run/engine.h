@@ -35,6 +35,9 @@ class Engine {
   StepLosses gradients(std::vector<HostBatch>& micro_batches, int64_t counted, int64_t micro_tokens);
   /// One update with gradients of that norm (StepLosses::gradient_norm). Waits for nothing.
   void update(double lr, double norm);
+  /// Memory of all that a step holds but ctx.scratch: tensors of the model and optimizer, and the most that
+  /// activations took.
+  int64_t arena_bytes();
 
  private:
   /// What a step is asked, read together: f64 [kLossSums] and, after them, the squared norm (SumSquares).

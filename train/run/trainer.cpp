@@ -330,6 +330,7 @@ struct Trainer::Impl {
     report.rss = resident_bytes();
     report.activation_bytes = jamba.saved_arena().high_water();
     report.scratch_bytes = runtime.scratch_high_water();
+    if (ctx.accelerator) report.device_bytes = engine.arena_bytes() + report.scratch_bytes;
     report.elapsed =
         seconds_since(run_start) / double(std::max<int64_t>(state.step - first_step, 1)) * double(state.step);
     if (runtime.lead()) metrics->write(report.json());
