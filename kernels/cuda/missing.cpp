@@ -5,7 +5,6 @@ namespace jambalaya::cuda {
 namespace {
 [[noreturn]] void missing(const char* op) { throw Error(Exit::failed, cat("no CUDA kernel for ", op)); }
 }  // namespace
-void CudaOps::grouped_gemm(Context&, const GroupedGemm&) { missing("grouped_gemm"); }
 void CudaOps::embedding_forward(Context&, const EmbeddingForward&) { missing("embedding_forward"); }
 void CudaOps::embedding_backward(Context&, const EmbeddingBackward&) { missing("embedding_backward"); }
 void CudaOps::head_loss(Context&, const HeadLoss&) { missing("head_loss"); }
@@ -21,14 +20,6 @@ void CudaOps::scan_carry_forward(Context&, const ScanCarryForward&) { missing("s
 void CudaOps::scan_carry_backward(Context&, const ScanCarryBackward&) { missing("scan_carry_backward"); }
 void CudaOps::swiglu_forward(Context&, const SwigluForward&) { missing("swiglu_forward"); }
 void CudaOps::swiglu_backward(Context&, const SwigluBackward&) { missing("swiglu_backward"); }
-void CudaOps::router_forward(Context&, const RouterForward&) { missing("router_forward"); }
-void CudaOps::router_backward(Context&, const RouterBackward&) { missing("router_backward"); }
-void CudaOps::balance_loss(Context&, const BalanceLoss&) { missing("balance_loss"); }
-void CudaOps::sort_by_expert(Context&, const SortByExpert&) { missing("sort_by_expert"); }
-void CudaOps::gather_rows(Context&, const GatherRows&) { missing("gather_rows"); }
-void CudaOps::gather_rows_backward(Context&, const GatherRowsBackward&) { missing("gather_rows_backward"); }
-void CudaOps::combine_forward(Context&, const CombineForward&) { missing("combine_forward"); }
-void CudaOps::combine_backward(Context&, const CombineBackward&) { missing("combine_backward"); }
 void CudaOps::multiply_add(Context&, const MultiplyAdd&) { missing("multiply_add"); }
 void CudaOps::add_bias(Context&, const AddBias&) { missing("add_bias"); }
 void CudaOps::bias_backward(Context&, const BiasBackward&) { missing("bias_backward"); }
