@@ -34,9 +34,9 @@ struct LossScale {
   double micro_tokens = 0;  ///< tokens of this micro-batch over all ranks that share it
 };
 
-/// Where the sums of a step are added up: f64 [kLossSums] in the context's memory. Each is this context shard's
-/// part, or that of the whole micro-batch where it says so, and equal on all tensor ranks, which see the same
-/// tokens: sums over Mesh::tokens() are those of the batch.
+/// Where the sums of a step are added up: f64 [kLossSums] in the context's memory. Each is this context
+/// shard's part, or that of the whole micro-batch where it says so, and equal on all tensor ranks, which see
+/// the same tokens: sums over Mesh::tokens() are those of the batch.
 enum LossSum : int {
   kNll,         ///< nats over counted targets
   kHeadZ,       ///< squared logsumexp of the output logits over counted targets
@@ -89,7 +89,8 @@ class Jamba {
 
   /// Continues the sequences of `state` by the tokens of `batch` (segment s belongs to sequence slot s;
   /// lengths may differ, also 0; ids may lie in host memory) and writes the logits of each segment's last
-  /// token: f32 [S, V], equal on all tensor ranks. Works for prefill in chunks of any size and for single steps alike.
+  /// token: f32 [S, V], equal on all tensor ranks. Works for prefill in chunks of any size and for single
+  /// steps alike.
   void extend(Context& ctx, DecodeState& state, const Tensor& ids, const std::vector<int64_t>& lengths,
               Tensor logits);
 

@@ -166,9 +166,8 @@ void Parameters::zero_gradients(Context& ctx) {
     if (ctx.device == Device::cuda)
       clear(ctx, gradients);
     else
-      ctx.pool->run_range(gradients.numel(), 1 << 18, [&](int64_t begin, int64_t end) {
-        clear(ctx, gradients.slice_rows(begin, end));
-      });
+      ctx.pool->run_range(gradients.numel(), 1 << 18,
+                          [&](int64_t begin, int64_t end) { clear(ctx, gradients.slice_rows(begin, end)); });
   }
 }
 

@@ -99,8 +99,7 @@ class Parameters {
   const Arena* gradient_arena() const { return gradient_arena_.get(); }
 
  private:
-  void initialize_slice(const OwnedSlice& slice, uint64_t seed, int64_t begin, int64_t end,
-                        float* out) const;
+  void initialize_slice(const OwnedSlice& slice, uint64_t seed, int64_t begin, int64_t end, float* out) const;
   Tensor shaped(int row, void* part_memory, DType dtype) const;
   void place_resident();
 

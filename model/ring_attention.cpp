@@ -40,8 +40,8 @@ class Ring {
                            {.x = in.slice_rows(0, rows - first), .y = out.slice_rows(first, rows)});
   }
 
-  /// Calls f(queries, keys, visible, first) for each pair of one of this rank's chunks and one of those of the
-  /// block that is here after `step` moves, where any query sees any key. Ranges are rows of the balanced
+  /// Calls f(queries, keys, visible, first) for each pair of one of this rank's chunks and one of those of
+  /// the block that is here after `step` moves, where any query sees any key. Ranges are rows of the balanced
   /// parts. `first`: of these queries' pairs of all steps. Every chunk with tokens has one in step 0, since
   /// its queries see themselves.
   template <class F>
@@ -147,7 +147,8 @@ void ring_attention_forward(const Pass& pass, const Tensor& q_TD, const Tensor& 
   for (int step = 0; step < ring.steps(); step++) {
     TraceScope traced("ring step forward", "compute", "step", step);
     const Tensor kv = keys_and_values.at(step);
-    ring.for_each_pair(step, [&](TokenRange queries, TokenRange keys, const VisibleKeys& visible, bool first) {
+    ring.for_each_pair(step, [&](TokenRange queries, TokenRange keys, const VisibleKeys& visible,
+                                 bool first) {
       ArenaScope segments(*pass.ctx.scratch);
       const PairView pair(pass.ctx, visible);
       const Tensor block = kv.slice_rows(keys.begin, keys.end);
@@ -167,11 +168,9 @@ void ring_attention_forward(const Pass& pass, const Tensor& q_TD, const Tensor& 
                                               .o = some,
                                               .lse = some_lse});
       if (!first)
-        pass.ops().attention_merge(pass.ctx, {.o = sum,
-                                              .lse = sum_lse,
-                                              .part = some,
-                                              .part_lse = some_lse,
-                                              .head_size = ring.head_size()});
+        pass.ops().attention_merge(
+            pass.ctx,
+            {.o = sum, .lse = sum_lse, .part = some, .part_lse = some_lse, .head_size = ring.head_size()});
     });
     if (step + 1 < ring.steps()) keys_and_values.move(step);
   }

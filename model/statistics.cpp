@@ -41,8 +41,8 @@ void Jamba::Impl::add_activation(const Pass& pass, const Tensor& sums) {
   if (!sums || config.act_loss_alpha == 0) return;
   const Tensor own = activation.slice_rows(0, 1);
   if (regions.splits_rows()) regions.mesh().tensor().all_reduce(own);
-  pass.ops().scale_copy(
-      pass.ctx, {.x = own, .y = sums.slice_rows(kActivation, kActivation + 1), .accumulate = true});
+  pass.ops().scale_copy(pass.ctx,
+                        {.x = own, .y = sums.slice_rows(kActivation, kActivation + 1), .accumulate = true});
 }
 
 namespace {
@@ -71,9 +71,7 @@ void merge_over_tensor_ranks(Told& told, Regions& regions) {
   for (size_t i = 0; i < n; i++) {
     // A pair is (sum, largest) of a branch, of rows that the ranks share or all hold; or (smallest, largest)
     // step size.
-    const Reduce first = i >= branches          ? Reduce::min
-                         : regions.splits_rows() ? Reduce::sum
-                                                 : Reduce::max;
+    const Reduce first = i >= branches ? Reduce::min : regions.splits_rows() ? Reduce::sum : Reduce::max;
     double value = all[i];
     for (size_t r = 1; r < size_t(ranks); r++)
       value = merged(i % 2 ? Reduce::max : first, value, all[r * n + i]);

@@ -70,7 +70,7 @@ struct RankBatch {
 struct RankModel {
   RankModel(TestModel& whole, const Layout& layout, int threads = 1)
       : context(threads, "", int64_t(1) << 34),
-        mesh(world().split(0, "test"), layout),
+        mesh(world().split(0, "test"), layout, device_link()),
         regions(mesh),
         parameters(whole.config(), whole.parameters.precision(), true, placement_of(mesh),
                    accelerator_or_none()),

@@ -1,6 +1,8 @@
 // Small models for tests: one rank, a few threads, starting values large enough that every part matters. They
 // compute on the device under test (device.h) as a run does: nothing is waited for but what a test reads.
 #pragma once
+#include <gtest/gtest.h>
+
 #include <memory>
 #include <string>
 #include <vector>
@@ -34,18 +36,26 @@ inline ModelConfig small_model() {
 /// The device under test; null: the CPU.
 inline Accelerator* accelerator_or_none() { return on_device() ? &accelerator() : nullptr; }
 
+/// Its streams, for a mesh. Ranks of a test share the device, so that tensors travel over host memory.
+inline DeviceLink device_link() {
+  if (!on_device()) return {};
+  static const Accelerator::Stream communication = accelerator().new_stream();
+  return {&accelerator(), accelerator().compute_stream(), communication, Transport::staged};
+}
+
 /// Bytes to which arenas round.
 inline int64_t arena_alignment() { return on_device() ? 256 : 64; }
 
-/// The elements of a tensor, wherever it lies, after all that was enqueued.
-inline std::vector<float> copied(const Tensor& t) {
-  return to_host<float>(transfer_context(accelerator_or_none()), t);
+inline Context context_of(const Tensor& t) {
+  return transfer_context(t.device == Device::cuda ? &accelerator() : nullptr);
 }
+/// The elements of a tensor, wherever it lies, after all that was enqueued.
+inline std::vector<float> copied(const Tensor& t) { return to_host<float>(context_of(t), t); }
 inline void assign(const Tensor& t, const std::vector<float>& values) {
   Tensor host = t;
   host.data = const_cast<float*>(values.data()), host.device = Device::cpu, host.row_stride = t.columns();
   ASSERT_EQ(t.numel(), int64_t(values.size()));
-  copy(transfer_context(accelerator_or_none()), host, t);
+  copy(context_of(t), host, t);
 }
 
 /// Fills every tensor around its usual values, wide enough that no gradient vanishes.
@@ -106,7 +116,7 @@ struct TestBatch {
 struct TestModel {
   explicit TestModel(const ModelConfig& config, Precision precision = Precision::f32, int threads = 1)
       : context(threads, "", int64_t(1) << 34),
-        mesh(make_single_communicator(), Layout{}),
+        mesh(make_single_communicator(), Layout{}, device_link()),
         regions(mesh),
         parameters(config, precision, true, {}, accelerator_or_none()),
         jamba(parameters, regions) {
