@@ -9,7 +9,6 @@
 #include <memory>
 
 #include "model/gather_tensor.h"
-#include "tests/support/device_link.h"
 #include "tests/support/model.h"
 #include "tests/support/parity.h"
 #include "tests/support/ranks.h"
@@ -339,7 +338,8 @@ TEST(layouts, copies_and_replicas_stay_equal_to_the_bit) {
         for (const Rectangle& piece : pieces(r, p.ranks(), slice.begin, slice.end))
           for (const Stretch& s : stretches(r, piece))
             for (int64_t i = 0; i < s.count; i++)
-              lowest[size_t(s.global + i)] = highest[size_t(s.global + i)] = owned[s.local + i - slice.begin];
+              lowest[size_t(s.global + i)] = highest[size_t(s.global + i)] =
+                  owned[size_t(s.local + i - slice.begin)];
       }
       job.mesh.world().all_reduce(make_tensor(lowest.data(), {r.numel()}), Reduce::min);
       job.mesh.world().all_reduce(make_tensor(highest.data(), {r.numel()}), Reduce::max);
