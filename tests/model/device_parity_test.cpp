@@ -234,7 +234,7 @@ TEST(DeviceParityOps, are_the_menu) {
     std::istringstream lines(host.recorder.take_record());
     for (std::string line; std::getline(lines, line);) {
       size_t end = line.size();  // the name ends where the first shape begins
-      for (const char* dtype : {" f32[", " bf16[", " i32["}) end = std::min(end, line.find(dtype));
+      for (const char* dtype : {" f32[", " bf16[", " f64[", " i32["}) end = std::min(end, line.find(dtype));
       seen.insert(line.substr(0, end));
     }
   }
