@@ -19,7 +19,7 @@ enum class BadStep : uint8_t { stop, skip, rewind };
 struct RunSection {
   std::string folder = "runs/jambalaya";  ///< all output of the run goes here
   uint64_t seed = 1;
-  int threads = 0;  ///< per rank; 0: the machine's cores shared among its ranks
+  int threads = 0;                             ///< per rank; 0: the machine's cores shared among its ranks
   std::string device = "auto";                 ///< cpu, cuda or auto
   Transport transport = Transport::automatic;  ///< key parallel.transport: no rank's place depends on it
 };

@@ -309,7 +309,8 @@ TEST(Sharding, memory_is_what_the_formulas_say) {
       for (const Part& part : w->parameters.parts()) {
         whole += part.size;
         if (part.compute) copied += part.size;
-        unit_values[size_t(part.unit)] += round_up(part.size * (part.compute ? 2 : 4), test::arena_alignment());
+        unit_values[size_t(part.unit)] +=
+            round_up(part.size * (part.compute ? 2 : 4), test::arena_alignment());
         unit_gradients[size_t(part.unit)] += part.size * 4;
       }
       const bool sharded = mode != Sharding::none && shards > 1, full = mode == Sharding::full && shards > 1;

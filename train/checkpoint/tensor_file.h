@@ -16,12 +16,11 @@ namespace jambalaya {
 class TensorFileWriter {
  public:
   explicit TensorFileWriter(const std::string& path);
-  /// A contiguous dataset `dataset` with attributes name, global_shape and offset. `pieces` make up the box of
-  /// that shape; values(piece) are those of one, packed, valid until the next is asked for.
+  /// A contiguous dataset `dataset` with attributes name, global_shape and offset. `pieces` make up the box
+  /// of that shape; values(piece) are those of one, packed, valid until the next is asked for.
   void write(const std::string& dataset, const std::string& name, const std::vector<int64_t>& global_shape,
              const std::vector<int64_t>& offset, const std::vector<int64_t>& shape,
-             const std::vector<BoxPiece>& pieces,
-             const std::function<const float*(const BoxPiece&)>& values);
+             const std::vector<BoxPiece>& pieces, const std::function<const float*(const BoxPiece&)>& values);
   /// Closes and forces the file to the disk: a full disk may be told only here.
   void close();
 

@@ -42,9 +42,9 @@ struct Findings {
     AcceleratorProperties properties;
     int64_t free_bytes = 0;
   };
-  std::vector<Gpu> gpus;       ///< of this host
+  std::vector<Gpu> gpus;              ///< of this host
   std::string no_gpu, nccl, no_nccl;  ///< why there is none; version, or why it cannot be used
-  Layout layout;  ///< of these ranks, data filled in
+  Layout layout;                      ///< of these ranks, data filled in
   std::vector<std::string> advice;
 };
 
@@ -100,7 +100,8 @@ void place_on_devices(Findings& f, const std::string& wish) {
   for (Findings::Rank& rank : f.ranks)
     rank.device = cuda ? cat("gpu ", before[rank.host]++ % rank.gpus) : "cpu";
   if (wish == "cuda" && !cuda)
-    f.advice.push_back("run.device = cuda, but not every rank has a GPU: training would end with exit code 2");
+    f.advice.push_back(
+        "run.device = cuda, but not every rank has a GPU: training would end with exit code 2");
 }
 
 void look_at_gpus(Findings& f) {
@@ -234,7 +235,8 @@ Json gpus_as_json(const Findings& f) {
     Json entry = Json::make_object();
     entry.set("name", p.name).set("compute_capability", cat(p.major, ".", p.minor));
     entry.set("multiprocessors", p.multiprocessors).set("memory_total", p.memory_bytes);
-    entry.set("memory_free", gpu.free_bytes).set("memory_bytes_per_s", json_number(p.memory_bytes_per_second));
+    entry.set("memory_free", gpu.free_bytes)
+        .set("memory_bytes_per_s", json_number(p.memory_bytes_per_second));
     entry.set("bus_id", p.bus_id);
     gpus.array.push_back(std::move(entry));
   }
@@ -306,9 +308,9 @@ std::string as_text(const Findings& f) {
                             : cat(f.mpi, f.launched ? "" : " (not launched by it: one rank)"));
   line("layout", describe(f.layout));
   for (size_t i = 0; i < f.ranks.size(); i++)
-    line(cat("rank ", i),
-         cat("host ", f.ranks[i].host, ", cores ", f.ranks[i].cores, ", ", f.ranks[i].device, ", ", f.ranks[i].threads,
-             f.ranks[i].threads == 1 ? " thread; " : " threads; ", place_text(f.layout, int(i))));
+    line(cat("rank ", i), cat("host ", f.ranks[i].host, ", cores ", f.ranks[i].cores, ", ", f.ranks[i].device,
+                              ", ", f.ranks[i].threads, f.ranks[i].threads == 1 ? " thread; " : " threads; ",
+                              place_text(f.layout, int(i))));
   for (const auto& [name, value] : known_environment()) line("environment", cat(name, "=", value));
   for (const auto& advice : f.advice) line("advice", advice);
   if (f.advice.empty()) line("advice", "nothing to change");

@@ -30,7 +30,8 @@ void add_run_options(std::vector<Option>& t) {
       "Threads of each rank; 0: the machine's cores shared among its ranks."));
   t.push_back(choice(
       "run.device", [](auto& c) -> auto& { return c.run.device; }, {"auto", "cpu", "cuda"},
-      "Where the model is computed: a GPU for each rank, or the CPU; auto: cuda when the CUDA library, a driver and "
+      "Where the model is computed: a GPU for each rank, or the CPU; auto: cuda when the CUDA library, a "
+      "driver and "
       "a GPU are there on every rank, else cpu."));
 }
 
@@ -178,7 +179,8 @@ void add_parallel_options(std::vector<Option>& t) {
       "Ranks that share one copy under parallel.sharding; 0: all of data x context."));
   t.push_back(choice(
       "parallel.transport", [](auto& c) -> auto& { return c.run.transport; }, {"auto", "nccl", "staged"},
-      "How tensors in GPU memory travel between ranks: NCCL (one rank a GPU), or staged over host memory and MPI "
+      "How tensors in GPU memory travel between ranks: NCCL (one rank a GPU), or staged over host memory and "
+      "MPI "
       "(several ranks may share a GPU); auto: nccl where it can be used."));
   t.push_back(boolean(
       "parallel.sequence", [](auto& c) -> auto& { return c.parallel.sequence; },

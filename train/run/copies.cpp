@@ -62,12 +62,12 @@ struct Told {
 /// The same of a slice of the masters, wherever they lie.
 uint64_t hash_of(const Parameters& parameters, const OwnedSlice& slice, const PieceMemory& staging) {
   const Tensor masters = parameters.owned_master();
-  if (!parameters.accelerator())
-    return hash_of(masters.ptr<float>() + slice.at, slice.begin, slice.end);
+  if (!parameters.accelerator()) return hash_of(masters.ptr<float>() + slice.at, slice.begin, slice.end);
   const Context ctx = transfer_context(parameters.accelerator());
   uint64_t sum = 0;
   for (int64_t begin = slice.begin; begin < slice.end; begin += PieceMemory::kElements) {
-    const int64_t n = std::min(PieceMemory::kElements, slice.end - begin), at = slice.at + begin - slice.begin;
+    const int64_t n = std::min(PieceMemory::kElements, slice.end - begin),
+                  at = slice.at + begin - slice.begin;
     copy(ctx, masters.slice_rows(at, at + n), make_tensor(staging.data(), {n}));
     synchronize(ctx);
     sum += hash_of(staging.data(), begin, begin + n);

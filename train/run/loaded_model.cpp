@@ -36,9 +36,8 @@ LoadedModel::LoadedModel(const std::string& path, const std::string& precision_n
                          const std::string& tokenizer_path, int threads, const std::vector<std::string>& set,
                          const std::string& device) {
   const Config serving = serving_config(set, threads, device);
-  runtime = std::make_unique<Runtime>(
-      serving.parallel, info.model, serving.run,
-      [&](Communicator& world) { info = resolve_on_lead(world, path); });
+  runtime = std::make_unique<Runtime>(serving.parallel, info.model, serving.run,
+                                      [&](Communicator& world) { info = resolve_on_lead(world, path); });
   log_debug(cat("device ", runtime->device_text()));
   if (!info.state.config_yaml.empty()) {
     Config config = parse_config(info.state.config_yaml, info.path + " (its config)");

@@ -64,7 +64,8 @@ double Optimizer::gradient_norm(Context& ctx, Communicator& world) {
 
 void Optimizer::step(Context& ctx, double lr, double norm) {
   // The flag stays 0: a bad step is not made at all (train/run/bad_step.h).
-  const float scale[2] = {settings_.clip > 0 ? float(std::min(1.0, settings_.clip / (norm + 1e-6))) : 1.0f, 0};
+  const float scale[2] = {settings_.clip > 0 ? float(std::min(1.0, settings_.clip / (norm + 1e-6))) : 1.0f,
+                          0};
   copy(ctx, make_tensor(const_cast<float*>(scale), {2}), grad_scale_);
   steps_++;
   const Tensor param = parameters_.owned_master(), grad = parameters_.owned_gradient();
