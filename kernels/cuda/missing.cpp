@@ -12,12 +12,7 @@ void CudaOps::rms_norm_forward(Context&, const RmsNormForward&) { missing("rms_n
 void CudaOps::rms_norm_backward(Context&, const RmsNormBackward&) { missing("rms_norm_backward"); }
 void CudaOps::ssm_norms_forward(Context&, const SsmNormsForward&) { missing("ssm_norms_forward"); }
 void CudaOps::ssm_norms_backward(Context&, const SsmNormsBackward&) { missing("ssm_norms_backward"); }
-void CudaOps::conv_forward(Context&, const ConvForward&) { missing("conv_forward"); }
-void CudaOps::conv_backward(Context&, const ConvBackward&) { missing("conv_backward"); }
-void CudaOps::scan_forward(Context&, const ScanForward&) { missing("scan_forward"); }
 void CudaOps::scan_backward(Context&, const ScanBackward&) { missing("scan_backward"); }
-void CudaOps::scan_carry_forward(Context&, const ScanCarryForward&) { missing("scan_carry_forward"); }
-void CudaOps::scan_carry_backward(Context&, const ScanCarryBackward&) { missing("scan_carry_backward"); }
 void CudaOps::swiglu_forward(Context&, const SwigluForward&) { missing("swiglu_forward"); }
 void CudaOps::swiglu_backward(Context&, const SwigluBackward&) { missing("swiglu_backward"); }
 void CudaOps::multiply_add(Context&, const MultiplyAdd&) { missing("multiply_add"); }

@@ -48,7 +48,8 @@ TEST(swiglu, forward_and_backward_match_reference) {
 TEST(multiply_add, is_an_affine_map_also_in_place) {
   Backend cpu("", 2);
   for (int64_t n : {int64_t(0), int64_t(1), int64_t(40007)}) {
-    Owned a(DType::f32, {n}, normal(n, 1)), x(DType::f32, {n}, normal(n, 2)), b(DType::f32, {n}, normal(n, 3));
+    Owned a(DType::f32, {n}, normal(n, 1)), x(DType::f32, {n}, normal(n, 2)),
+        b(DType::f32, {n}, normal(n, 3));
     const Values va = a.values(), vx = x.values(), vb = b.values();
     cpu->multiply_add(cpu, {a, x, b, x});
     for (size_t i = 0; i < size_t(n); i++) EXPECT_NEAR(x.values()[i], va[i] * vx[i] + vb[i], 1e-6);
@@ -112,6 +113,22 @@ TEST(scale_copy, every_pair_of_dtypes_with_strides_and_accumulation) {
           }
         }
       }
+    }
+  }
+}
+
+TEST(scale_copy, f64_is_copied_and_added_in_f64) {
+  for (const std::string& isa : isas_of_this_machine()) {
+    Backend cpu(isa);
+    for (int64_t gap : {0, 3}) {
+      const Values values = normal(21, 1);
+      Owned x(DType::f64, {7, 3}, values, gap), y(DType::f64, {7, 3}, 2 * gap);
+      cpu->scale_copy(cpu, {x, y, 1, false});
+      EXPECT_EQ(y.values(), values) << isa;
+      cpu->scale_copy(cpu, {x, y, -0.75f, true});
+      for (size_t i = 0; i < values.size(); i++)
+        EXPECT_EQ(y.values()[i], -0.75 * values[i] + values[i]) << isa << " element " << i;
+      EXPECT_TRUE(y.gaps_untouched());
     }
   }
 }
