@@ -9,10 +9,6 @@ void CudaOps::grouped_gemm(Context&, const GroupedGemm&) { missing("grouped_gemm
 void CudaOps::embedding_forward(Context&, const EmbeddingForward&) { missing("embedding_forward"); }
 void CudaOps::embedding_backward(Context&, const EmbeddingBackward&) { missing("embedding_backward"); }
 void CudaOps::head_loss(Context&, const HeadLoss&) { missing("head_loss"); }
-void CudaOps::rms_norm_forward(Context&, const RmsNormForward&) { missing("rms_norm_forward"); }
-void CudaOps::rms_norm_backward(Context&, const RmsNormBackward&) { missing("rms_norm_backward"); }
-void CudaOps::ssm_norms_forward(Context&, const SsmNormsForward&) { missing("ssm_norms_forward"); }
-void CudaOps::ssm_norms_backward(Context&, const SsmNormsBackward&) { missing("ssm_norms_backward"); }
 void CudaOps::conv_forward(Context&, const ConvForward&) { missing("conv_forward"); }
 void CudaOps::conv_backward(Context&, const ConvBackward&) { missing("conv_backward"); }
 void CudaOps::scan_forward(Context&, const ScanForward&) { missing("scan_forward"); }
@@ -24,8 +20,6 @@ void CudaOps::attention_forward(Context&, const AttentionForward&) { missing("at
 void CudaOps::attention_merge(Context&, const AttentionMerge&) { missing("attention_merge"); }
 void CudaOps::attention_delta(Context&, const AttentionDelta&) { missing("attention_delta"); }
 void CudaOps::attention_backward(Context&, const AttentionBackward&) { missing("attention_backward"); }
-void CudaOps::swiglu_forward(Context&, const SwigluForward&) { missing("swiglu_forward"); }
-void CudaOps::swiglu_backward(Context&, const SwigluBackward&) { missing("swiglu_backward"); }
 void CudaOps::router_forward(Context&, const RouterForward&) { missing("router_forward"); }
 void CudaOps::router_backward(Context&, const RouterBackward&) { missing("router_backward"); }
 void CudaOps::balance_loss(Context&, const BalanceLoss&) { missing("balance_loss"); }
@@ -34,9 +28,6 @@ void CudaOps::gather_rows(Context&, const GatherRows&) { missing("gather_rows");
 void CudaOps::gather_rows_backward(Context&, const GatherRowsBackward&) { missing("gather_rows_backward"); }
 void CudaOps::combine_forward(Context&, const CombineForward&) { missing("combine_forward"); }
 void CudaOps::combine_backward(Context&, const CombineBackward&) { missing("combine_backward"); }
-void CudaOps::multiply_add(Context&, const MultiplyAdd&) { missing("multiply_add"); }
-void CudaOps::add_bias(Context&, const AddBias&) { missing("add_bias"); }
-void CudaOps::bias_backward(Context&, const BiasBackward&) { missing("bias_backward"); }
 void CudaOps::sum_squares(Context&, const SumSquares&) { missing("sum_squares"); }
 void CudaOps::adamw(Context&, const AdamW&) { missing("adamw"); }
 }  // namespace jambalaya::cuda
