@@ -39,6 +39,10 @@ struct GroupedGemm {
       y;  ///< a [rows, .], w [X, n, k], y [rows, .] (see above; for weight gradients a and y are read)
   Tensor offsets;           ///< i32 [X + 1]
   bool accumulate = false;  ///< for forward and input gradient: y += instead of y =
+  /// The same numbers where the host knows them (they came with the exchange of rows): large experts then go
+  /// to the vendor's library one by one. Null: the device reads `offsets`. Read during the call only; the CPU
+  /// ignores it.
+  const int32_t* host_offsets = nullptr;
 };
 
 // ---- vocabulary ------------------------------------------------------------------------------------------

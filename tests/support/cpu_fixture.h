@@ -10,39 +10,25 @@
 #include <vector>
 
 #include "kernels/ops.h"
+#include "tests/support/device.h"
 
 namespace jambalaya::test {
 
 using Values = std::vector<double>;
 
 inline std::vector<std::string> isas_of_this_machine() {
-  std::vector<std::string> found;
-  for (const char* isa : {"avx2", "avx512", "avx512-bf16"}) {
-    try {
-      cpu_ops(isa);
-      found.push_back(isa);
-    } catch (const Error&) {
-    }
-  }
-  return found;
+  return isas_among({"avx2", "avx512", "avx512-bf16"});
 }
 
-/// A backend of one instruction set with its threads and scratch memory.
+/// A backend of one instruction set, or of a device, with its threads and scratch memory.
 class Backend {
  public:
-  explicit Backend(const std::string& isa, int threads = 1)
-      : pool_(threads), scratch_("scratch", int64_t(1) << 30) {
-    context_.ops = &cpu_ops(isa.c_str());
-    context_.pool = &pool_;
-    context_.scratch = &scratch_;
-  }
-  Ops* operator->() { return context_.ops; }
-  operator Context&() { return context_; }
+  explicit Backend(const std::string& isa, int threads = 1) : on_(threads, isa, int64_t(1) << 30) {}
+  Ops* operator->() { return on_.context().ops; }
+  operator Context&() { return on_.context(); }
 
  private:
-  ThreadPool pool_;
-  Arena scratch_;
-  Context context_;
+  OpContext on_;
 };
 
 inline double read(const Tensor& t, int64_t i) {
@@ -116,7 +102,7 @@ class Owned {
     }
     return true;
   }
-  const std::vector<char>& bytes() const { return memory_; }
+  std::vector<char> bytes() const { return {memory_.begin(), memory_.end()}; }
 
  private:
   static constexpr double kGap = 77;
@@ -125,7 +111,7 @@ class Owned {
   }
   Tensor tensor_;
   int64_t size_ = 0;
-  std::vector<char> memory_;
+  DeviceVector<char> memory_;
 };
 
 inline Values normal(int64_t n, uint64_t seed, double scale = 1) {

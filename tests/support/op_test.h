@@ -12,6 +12,7 @@
 
 #include "kernels/ops.h"
 #include "kernels/philox.h"
+#include "tests/support/device.h"
 
 namespace jambalaya::test {
 
@@ -169,38 +170,29 @@ class Owned {
     if (span_) std::memcpy(memory_.data() + to, inside.data(), span_);
     rebind();
   }
-  std::vector<char> memory_;
+  DeviceVector<char> memory_;
   Tensor view_;
   size_t offset_ = 0, span_ = 0;
 };
 
-/// Threads, scratch memory and the kernels of one instruction set ("" = the best of this machine).
+/// Threads, scratch memory and the kernels of one instruction set ("" = the best of this machine), or of the
+/// device under test.
 struct TestContext {
   explicit TestContext(int threads = 1, const std::string& isa = "", int64_t scratch_bytes = int64_t(1) << 30)
-      : pool(threads), scratch("test scratch", scratch_bytes) {
-    context.ops = &cpu_ops(isa.c_str());
-    context.pool = &pool;
-    context.scratch = &scratch;
-  }
+      : on(threads, isa, scratch_bytes), context(on.context()), scratch(*context.scratch) {}
   operator Context&() { return context; }
   Ops* operator->() const { return context.ops; }
-  ThreadPool pool;
-  Arena scratch;
-  Context context;
+  OpContext on;
+  Context& context;
+  Arena& scratch;
 };
 inline std::unique_ptr<TestContext> make_context(int threads = 1, const std::string& isa = "") {
   return std::make_unique<TestContext>(threads, isa);
 }
 
-/// The instruction sets, of those that we compile for, that this machine has.
+/// The instruction sets, of those that we compile for, that this machine has; {"cuda"} on a device.
 inline std::vector<std::string> available_isas() {
-  std::vector<std::string> isas;
-  for (const char* isa : {"avx2", "avx512", "avx512-bf16", "amx"}) try {
-      cpu_ops(isa);
-      isas.push_back(isa);
-    } catch (const Error&) {
-    }
-  return isas;
+  return isas_among({"avx2", "avx512", "avx512-bf16", "amx"});
 }
 
 /// |got - want| / |want| in the Euclidean norm (|got| where want is all zero). Infinite for NaN or unequal
