@@ -28,6 +28,4 @@ void CudaOps::gather_rows(Context&, const GatherRows&) { missing("gather_rows");
 void CudaOps::gather_rows_backward(Context&, const GatherRowsBackward&) { missing("gather_rows_backward"); }
 void CudaOps::combine_forward(Context&, const CombineForward&) { missing("combine_forward"); }
 void CudaOps::combine_backward(Context&, const CombineBackward&) { missing("combine_backward"); }
-void CudaOps::sum_squares(Context&, const SumSquares&) { missing("sum_squares"); }
-void CudaOps::adamw(Context&, const AdamW&) { missing("adamw"); }
 }  // namespace jambalaya::cuda
