@@ -17,6 +17,7 @@ struct AcceleratorProperties {
   std::string name;          ///< "NVIDIA H200"
   int major = 0, minor = 0;  ///< compute capability
   int multiprocessors = 0;
+  double clock_hz = 0;                 ///< of the multiprocessors, at most; 0 when unknown
   int64_t memory_bytes = 0;            ///< of the device
   double memory_bytes_per_second = 0;  ///< peak of the memory bus, from clock and width; 0 when unknown
   std::string bus_id;                  ///< PCI address, unique in a host
@@ -31,6 +32,9 @@ class Accelerator {
   virtual ~Accelerator() = default;
   virtual const AcceleratorProperties& properties() const = 0;
   virtual Ops& ops() = 0;
+  /// Makes this the calling thread's device. Every function here does so by itself; a thread other than the
+  /// one that opened the accelerator calls it before its first op.
+  virtual void bind_thread() = 0;
 
   // ---- memory ----
   /// Address space of the device, without memory behind it. Throws Error(io).
@@ -39,6 +43,7 @@ class Accelerator {
   /// happens). What is there stays for the life of the range. Throws Error(io) when the device is full,
   /// naming how much is free and how much there is.
   virtual void commit(void* base, int64_t bytes) = 0;
+  /// Waits for the device.
   virtual void release(void* base) = 0;
   /// Page-locked host memory, from which copies need no staging; the device can read and write it too.
   virtual void* pinned(int64_t bytes) = 0;
@@ -62,7 +67,8 @@ class Accelerator {
 
   // ---- moving bytes, in any direction between host and device ----
   /// `rows` rows of `row_bytes`, their beginnings `to_pitch` and `from_pitch` bytes apart. Host memory that
-  /// is not page-locked has been read when the call returns, and has been written only after synchronize().
+  /// is not page-locked has been read when the call returns, and has been written only after synchronize(); a
+  /// copy into it, or of more than 32 MiB from it, may wait for the stream.
   virtual void copy(void* to, int64_t to_pitch, const void* from, int64_t from_pitch, int64_t row_bytes,
                     int64_t rows, Stream stream) = 0;
   virtual void fill(void* to, int64_t pitch, uint8_t byte, int64_t row_bytes, int64_t rows,
