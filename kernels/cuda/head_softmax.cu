@@ -10,8 +10,8 @@ namespace jambalaya::cuda {
 namespace {
 
 /// Columns of a pack, and packs that a thread loads before it looks at the first (so that many loads are
-/// under way). A thread keeps its first batch in registers.
-constexpr int kPack = 4, kBatch = 4;
+/// under way). A thread keeps its first kHeld packs in registers.
+constexpr int kPack = 4, kBatch = 4, kHeld = 2;
 constexpr float kInfinity = INFINITY;
 
 /// Four logits; -inf beyond the row's end.

@@ -6,7 +6,6 @@ namespace {
 [[noreturn]] void missing(const char* op) { throw Error(Exit::failed, cat("no CUDA kernel for ", op)); }
 }  // namespace
 void CudaOps::grouped_gemm(Context&, const GroupedGemm&) { missing("grouped_gemm"); }
-void CudaOps::head_loss(Context&, const HeadLoss&) { missing("head_loss"); }
 void CudaOps::conv_forward(Context&, const ConvForward&) { missing("conv_forward"); }
 void CudaOps::conv_backward(Context&, const ConvBackward&) { missing("conv_backward"); }
 void CudaOps::scan_forward(Context&, const ScanForward&) { missing("scan_forward"); }
