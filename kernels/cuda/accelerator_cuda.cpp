@@ -33,6 +33,7 @@ AcceleratorProperties properties_of(int device) {
           .major = attribute(cudaDevAttrComputeCapabilityMajor, device),
           .minor = attribute(cudaDevAttrComputeCapabilityMinor, device),
           .multiprocessors = attribute(cudaDevAttrMultiProcessorCount, device),
+          .clock_hz = 1e3 * attribute(cudaDevAttrClockRate, device),
           .memory_bytes = int64_t(properties.totalGlobalMem),
           .memory_bytes_per_second = 2 * clock * bus_bytes,
           .bus_id = bus,

@@ -12,11 +12,6 @@ void CudaOps::scan_forward(Context&, const ScanForward&) { missing("scan_forward
 void CudaOps::scan_backward(Context&, const ScanBackward&) { missing("scan_backward"); }
 void CudaOps::scan_carry_forward(Context&, const ScanCarryForward&) { missing("scan_carry_forward"); }
 void CudaOps::scan_carry_backward(Context&, const ScanCarryBackward&) { missing("scan_carry_backward"); }
-void CudaOps::rope(Context&, const Rope&) { missing("rope"); }
-void CudaOps::attention_forward(Context&, const AttentionForward&) { missing("attention_forward"); }
-void CudaOps::attention_merge(Context&, const AttentionMerge&) { missing("attention_merge"); }
-void CudaOps::attention_delta(Context&, const AttentionDelta&) { missing("attention_delta"); }
-void CudaOps::attention_backward(Context&, const AttentionBackward&) { missing("attention_backward"); }
 void CudaOps::router_forward(Context&, const RouterForward&) { missing("router_forward"); }
 void CudaOps::router_backward(Context&, const RouterBackward&) { missing("router_backward"); }
 void CudaOps::balance_loss(Context&, const BalanceLoss&) { missing("balance_loss"); }

@@ -106,7 +106,8 @@ int run(const Options& o) {
   }
   if (o.json.empty()) return 0;
   std::ofstream out(o.json);
-  out << "{\n  \"device\": " << json_quoted(device.name()) << ",\n  \"ops\": " << json_quoted(device.ops().name())
+  out << "{\n  \"device\": " << json_quoted(device.name())
+      << ",\n  \"ops\": " << json_quoted(device.ops().name())
       << ",\n  \"copy_bytes_per_second\": " << rates.bytes << ",\n  \"product_flops\": " << rates.flops
       << ",\n  \"kernels\": [\n"
       << rows << "\n  ]\n}\n";

@@ -30,6 +30,7 @@ enum cudaMemoryType {
   cudaMemoryTypeManaged = 3
 };
 enum cudaDeviceAttr {
+  cudaDevAttrClockRate = 13,
   cudaDevAttrMultiProcessorCount = 16,
   cudaDevAttrMemoryClockRate = 36,
   cudaDevAttrGlobalMemoryBusWidth = 37,

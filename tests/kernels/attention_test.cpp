@@ -115,7 +115,12 @@ const std::vector<Case> kCases = {
 /// Fills the first of the scratch memory with NaN: nothing may count on what it held.
 void poison_scratch(TestContext& ctx) {
   ArenaScope scope(ctx.scratch);
-  std::memset(ctx.scratch.take(4 << 20, "poison"), 0xff, 4 << 20);
+  constexpr int64_t kBytes = 4 << 20;
+  void* const memory = ctx.scratch.take(kBytes, "poison");
+  if (Accelerator* accelerator = ctx.context.accelerator)
+    accelerator->fill(memory, kBytes, 0xff, kBytes, 1, ctx.context.stream);
+  else
+    std::memset(memory, 0xff, size_t(kBytes));
 }
 
 void expect_close(const Case& c, DType act, const std::string& isa) {
