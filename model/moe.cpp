@@ -44,7 +44,7 @@ void Moe::route(const Pass& pass, const Tensor& x_TD) {
   pass.ops().sort_by_expert(
       pass.ctx,
       {.expert = s.expert, .experts = x, .offsets = offsets, .row_of = s.row_of, .token_of = s.token_of});
-  s.route = ExpertRoute(pass.regions.mesh(), pass.saved, offsets);
+  s.route = ExpertRoute(pass.ctx, pass.regions.mesh(), pass.saved, offsets, t * k);
 }
 
 void Moe::forward(const Pass& pass, const Tensor& x_TD, const Tensor& y_TD) {

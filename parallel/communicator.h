@@ -1,7 +1,7 @@
-// The collectives that the framework uses, behind one interface: MPI for host memory (communicator_mpi.cpp),
-// one rank without MPI (communicator_single.cpp), NCCL for device memory. Every rank of a group calls the
-// same sequence; calls are numbered, so that a hang can name the one that is stuck. The public functions
-// check, count and report (parallel/watchdog.h, kernels/trace.h); the do_… functions move the data.
+// The collectives that the framework uses, behind one interface for tensors in host and in device memory.
+// Every rank of a group calls the same sequence; calls are numbered, so that a hang can name the one that is
+// stuck. A communicator checks, counts and reports (parallel/watchdog.h, kernels/trace.h); its backends move
+// the data (parallel/collective_backend.h).
 //
 // A communicator is used by one thread at a time; different communicators may be used at the same time.
 #pragma once
@@ -12,10 +12,10 @@
 #include <vector>
 
 #include "kernels/tensor.h"
+#include "parallel/collective_backend.h"
+#include "parallel/device_link.h"
 
 namespace jambalaya {
-
-enum class Reduce : uint8_t { sum, max, min };
 
 enum class Collective : uint8_t {
   all_reduce,
@@ -36,18 +36,32 @@ struct CollectiveCount {
   int64_t bytes = 0;  ///< sent by this rank to others
 };
 
+class DeviceSide;
+
 /// Tensors are packed. Rows are counted in dimension 0; a part without rows takes part all the same.
+///
+/// Tensors in host memory (Tensor::device) are done at return. Those in device memory need attach(); they are
+/// enqueued on the stream given there, after what was enqueued before and visible to what is enqueued later.
+/// The tensors of one call are all of one kind, on every rank.
 class Communicator {
  public:
-  virtual ~Communicator() = default;
+  /// `host` moves host tensors; null for a group of one.
+  Communicator(std::string name, std::unique_ptr<HostBackend> host);
+  ~Communicator();
   Communicator(const Communicator&) = delete;
   Communicator& operator=(const Communicator&) = delete;
   int rank() const { return rank_; }
   int size() const { return size_; }
   const std::string& name() const { return name_; }
 
+  /// From now on takes tensors in the memory of link.accelerator too, enqueued on `stream`. link.transport is
+  /// nccl or staged (choose_transport), the same on all ranks. The accelerator and the stream must outlive
+  /// this communicator.
+  void attach(const DeviceLink& link, Accelerator::Stream stream);
+
   /// In place; f32, bf16, f64, i32, i64 or u8. Sums are taken in rank order: the same bits every time. bf16
-  /// travels as it is, is added in fp32 and rounded once.
+  /// travels as it is, is added in fp32 and rounded once. NCCL has an order of its own and rounds bf16 at
+  /// every hop (docs/numerics.md).
   void all_reduce(Tensor x, Reduce op = Reduce::sum);
   /// out [size * n] <- in [n] of every rank, in rank order. `in` may lie at its place in `out`.
   void all_gather(Tensor in, Tensor out);
@@ -71,7 +85,7 @@ class Communicator {
   void shift(Tensor in, Tensor out);
   void broadcast(Tensor x, int root);
   void barrier();
-  /// Ranks of equal colour form a group, ordered by their rank here.
+  /// Ranks of equal colour form a group, ordered by their rank here. It takes host tensors (attach()).
   std::unique_ptr<Communicator> split(int color, const std::string& name);
 
   /// What this rank called and sent, by kind. Bytes are those of algorithms that send no more than needed,
@@ -83,27 +97,18 @@ class Communicator {
   int64_t calls() const { return calls_; }  ///< number of the last collective
   int64_t bytes() const;                    ///< sent by this rank, all kinds
 
- protected:
-  Communicator(std::string name, int rank, int size);
-
-  // Called with checked arguments on groups of more than one rank (split on any); all tensors are packed.
-  virtual void do_all_reduce(Tensor x, Reduce op) = 0;
-  virtual void do_all_gather(Tensor in, Tensor out, const std::vector<int64_t>& rows) = 0;
-  virtual void do_reduce_scatter(Tensor in, Tensor out, const std::vector<int64_t>& rows) = 0;
-  virtual void do_all_to_all(Tensor in, const std::vector<int64_t>& send_starts,
-                             const std::vector<int64_t>& send_rows, Tensor out,
-                             const std::vector<int64_t>& receive_rows) = 0;
-  virtual void do_shift(Tensor in, Tensor out) = 0;
-  virtual void do_broadcast(Tensor x, int root) = 0;
-  virtual void do_barrier() = 0;
-  virtual std::unique_ptr<Communicator> do_split(int color, const std::string& name) = 0;
-
  private:
   class Call;  ///< one numbered collective, from begin to end
+
+  bool on_device(const Tensor& x) const;
+  CollectiveBackend& backend(bool device) const;
+  void copy(const Tensor& in, const Tensor& out) const;
 
   std::string name_;
   const char* label_;  ///< the name, for as long as the process lives
   int rank_, size_;
+  std::unique_ptr<HostBackend> host_;   ///< null: one rank
+  std::unique_ptr<DeviceSide> device_;  ///< null: host tensors alone
   int64_t calls_ = 0;
   std::array<CollectiveCount, kCollectives> counts_{};
   std::vector<int64_t> equal_rows_, starts_;  ///< arguments of the general forms

@@ -25,16 +25,83 @@ void check_mpi(int code, const char* what) {
   throw Error(Exit::peer_lost, cat(what, " failed: ", std::string(text, size_t(length))));
 }
 
-class MpiCommunicator final : public Communicator {
+class MpiBackend final : public HostBackend {
  public:
-  MpiCommunicator(MPI_Comm comm, const std::string& name, int rank, int size, bool owned)
-      : Communicator(name, rank, size), comm_(comm), owned_(owned) {
+  MpiBackend(MPI_Comm comm, int rank, int size, bool owned)
+      : HostBackend(rank, size), comm_(comm), owned_(owned) {
     MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN);
   }
-  ~MpiCommunicator() override {
+  ~MpiBackend() override {
     int finalized = 0;
     MPI_Finalized(&finalized);
     if (owned_ && !finalized) MPI_Comm_free(&comm_);
+  }
+
+  void all_reduce(Tensor x, Reduce op) override {
+    if (x.bytes() <= kSmall) return reduce_small(x, op);
+    std::vector<int64_t> rows;
+    for (int r = 0; r < size(); r++) rows.push_back(part(x.numel(), r + 1) - part(x.numel(), r));
+    const Tensor own = x.slice_rows(part(x.numel(), rank()), part(x.numel(), rank() + 1));
+    reduce_parts(x, own, rows, op, "all-reduce");
+    gather_parts(own, x, rows, "all-reduce");
+  }
+  void all_gather(Tensor in, Tensor out, const std::vector<int64_t>& rows) override {
+    const bool equal = std::all_of(rows.begin(), rows.end(), [&](int64_t n) { return n == rows[0]; });
+    if (!equal || in.bytes() > kSmall || in.bytes() == 0) return gather_parts(in, out, rows, "all-gather");
+    const bool in_place = in.data == static_cast<char*>(out.data) + rank() * in.bytes();
+    check_mpi(MPI_Allgather(in_place ? MPI_IN_PLACE : in.data, int(in.bytes()), MPI_BYTE, out.data,
+                            int(in.bytes()), MPI_BYTE, comm_),
+              "all-gather");
+  }
+
+  void reduce_scatter(Tensor in, Tensor out, const std::vector<int64_t>& rows) override {
+    reduce_parts(in, out, rows, Reduce::sum, "reduce-scatter");
+  }
+
+  void all_to_all(Tensor in, const std::vector<int64_t>& send_starts, const std::vector<int64_t>& send_rows,
+                  Tensor out, const std::vector<int64_t>& receive_rows) override {
+    const int64_t row = in.columns() * size_of(in.dtype);
+    set_starts(receive_rows, row);
+    const auto* source = static_cast<const char*>(in.data);
+    char* target = static_cast<char*>(out.data);
+    for (int k = 1; k < size(); k++) {
+      const auto r = size_t(from(k));
+      post_receive(target + starts_[r], starts_[r + 1] - starts_[r], int(r));
+    }
+    for (int k = 1; k < size(); k++) {
+      const auto r = size_t(to(k));
+      post_send(source + send_starts[r] * row, send_rows[r] * row, int(r));
+    }
+    const auto self = size_t(rank());
+    if (send_rows[self] > 0)
+      std::memcpy(target + starts_[self], source + send_starts[self] * row, size_t(send_rows[self] * row));
+    finish_exchange("all-to-all");
+  }
+
+  void shift(Tensor in, Tensor out) override {
+    post_receive(out.data, out.bytes(), from(1));
+    post_send(in.data, in.bytes(), to(1));
+    finish_exchange("shift");
+  }
+
+  void broadcast(Tensor x, int root) override {
+    for (int64_t at = 0; at < x.bytes(); at += kPiece)
+      check_mpi(MPI_Bcast(static_cast<char*>(x.data) + at, int(std::min(kPiece, x.bytes() - at)), MPI_BYTE,
+                          root, comm_),
+                "broadcast");
+  }
+
+  void barrier() override { check_mpi(MPI_Barrier(comm_), "barrier"); }
+
+  std::unique_ptr<HostBackend> split(int color) override {
+    MPI_Comm group;
+    check_mpi(MPI_Comm_split(comm_, color, rank(), &group), "split");
+    int group_rank = 0, group_size = 1;
+    MPI_Comm_rank(group, &group_rank);
+    MPI_Comm_size(group, &group_size);
+    if (group_size > 1) return std::make_unique<MpiBackend>(group, group_rank, group_size, true);
+    MPI_Comm_free(&group);
+    return nullptr;
   }
 
  private:
@@ -67,16 +134,8 @@ class MpiCommunicator final : public Communicator {
   int to(int k) const { return (rank() + k) % size(); }
   int from(int k) const { return (rank() + size() - k) % size(); }
 
-  // ---- collectives ----
+  // ---- parts of collectives ----
 
-  void do_all_reduce(Tensor x, Reduce op) override {
-    if (x.bytes() <= kSmall) return reduce_small(x, op);
-    std::vector<int64_t> rows;
-    for (int r = 0; r < size(); r++) rows.push_back(part(x.numel(), r + 1) - part(x.numel(), r));
-    const Tensor own = x.slice_rows(part(x.numel(), rank()), part(x.numel(), rank() + 1));
-    reduce_parts(x, own, rows, op, "all-reduce");
-    gather_parts(own, x, rows, "all-reduce");
-  }
   int64_t part(int64_t n, int r) const { return n * r / size(); }
 
   void reduce_small(const Tensor& x, Reduce op) {
@@ -87,15 +146,6 @@ class MpiCommunicator final : public Communicator {
     parts_.clear();
     for (int r = 0; r < size(); r++) parts_.push_back(staging_.data() + r * bytes);
     accumulate(x.dtype, op, parts_, x.data, x.numel());
-  }
-
-  void do_all_gather(Tensor in, Tensor out, const std::vector<int64_t>& rows) override {
-    const bool equal = std::all_of(rows.begin(), rows.end(), [&](int64_t n) { return n == rows[0]; });
-    if (!equal || in.bytes() > kSmall || in.bytes() == 0) return gather_parts(in, out, rows, "all-gather");
-    const bool in_place = in.data == static_cast<char*>(out.data) + rank() * in.bytes();
-    check_mpi(MPI_Allgather(in_place ? MPI_IN_PLACE : in.data, int(in.bytes()), MPI_BYTE, out.data,
-                            int(in.bytes()), MPI_BYTE, comm_),
-              "all-gather");
   }
 
   void gather_parts(const Tensor& in, const Tensor& out, const std::vector<int64_t>& rows, const char* what) {
@@ -109,10 +159,6 @@ class MpiCommunicator final : public Communicator {
     char* own = base + starts_[size_t(rank())];
     if (in.bytes() && in.data != own) std::memcpy(own, in.data, size_t(in.bytes()));
     finish_exchange(what);
-  }
-
-  void do_reduce_scatter(Tensor in, Tensor out, const std::vector<int64_t>& rows) override {
-    reduce_parts(in, out, rows, Reduce::sum, "reduce-scatter");
   }
 
   /// In slices, so that what is received and not yet added stays small and in the cache.
@@ -142,53 +188,6 @@ class MpiCommunicator final : public Communicator {
     }
   }
 
-  void do_all_to_all(Tensor in, const std::vector<int64_t>& send_starts,
-                     const std::vector<int64_t>& send_rows, Tensor out,
-                     const std::vector<int64_t>& receive_rows) override {
-    const int64_t row = in.columns() * size_of(in.dtype);
-    set_starts(receive_rows, row);
-    const auto* source = static_cast<const char*>(in.data);
-    char* target = static_cast<char*>(out.data);
-    for (int k = 1; k < size(); k++) {
-      const auto r = size_t(from(k));
-      post_receive(target + starts_[r], starts_[r + 1] - starts_[r], int(r));
-    }
-    for (int k = 1; k < size(); k++) {
-      const auto r = size_t(to(k));
-      post_send(source + send_starts[r] * row, send_rows[r] * row, int(r));
-    }
-    const auto self = size_t(rank());
-    if (send_rows[self] > 0)
-      std::memcpy(target + starts_[self], source + send_starts[self] * row, size_t(send_rows[self] * row));
-    finish_exchange("all-to-all");
-  }
-
-  void do_shift(Tensor in, Tensor out) override {
-    post_receive(out.data, out.bytes(), from(1));
-    post_send(in.data, in.bytes(), to(1));
-    finish_exchange("shift");
-  }
-
-  void do_broadcast(Tensor x, int root) override {
-    for (int64_t at = 0; at < x.bytes(); at += kPiece)
-      check_mpi(MPI_Bcast(static_cast<char*>(x.data) + at, int(std::min(kPiece, x.bytes() - at)), MPI_BYTE,
-                          root, comm_),
-                "broadcast");
-  }
-
-  void do_barrier() override { check_mpi(MPI_Barrier(comm_), "barrier"); }
-
-  std::unique_ptr<Communicator> do_split(int color, const std::string& name) override {
-    MPI_Comm group;
-    check_mpi(MPI_Comm_split(comm_, color, rank(), &group), "split");
-    int group_rank = 0, group_size = 1;
-    MPI_Comm_rank(group, &group_rank);
-    MPI_Comm_size(group, &group_size);
-    if (group_size > 1) return std::make_unique<MpiCommunicator>(group, name, group_rank, group_size, true);
-    MPI_Comm_free(&group);
-    return make_single_communicator(name);
-  }
-
   /// starts_[r]: bytes before rank r's part; one more entry for the end.
   void set_starts(const std::vector<int64_t>& rows, int64_t row_bytes) {
     starts_.assign(1, 0);
@@ -215,7 +214,9 @@ std::unique_ptr<Communicator> make_world_communicator() {
                 "summed beside the backward pass: use a build of Open MPI with thread support");
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   MPI_Comm_size(MPI_COMM_WORLD, &size);
-  return std::make_unique<MpiCommunicator>(MPI_COMM_WORLD, "world", rank, size, false);
+  if (size == 1) return make_single_communicator();
+  return std::make_unique<Communicator>("world",
+                                        std::make_unique<MpiBackend>(MPI_COMM_WORLD, rank, size, false));
 }
 
 void finish_world(int code) {

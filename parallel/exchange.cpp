@@ -1,68 +1,105 @@
 #include "parallel/exchange.h"
 
 #include <limits>
+#include <numeric>
 
 #include "kernels/ops.h"
 #include "kernels/trace.h"
+#include "kernels/transfer.h"
 
 namespace jambalaya {
 
-ExpertRoute::ExpertRoute(Mesh& mesh, Arena& keep, const Tensor& offsets)
-    : home_(offsets.ptr<int32_t>()[offsets.rows() - 1]), arrived_(home_), offsets_(offsets) {
+ExpertRoute::ExpertRoute(Context& ctx, Mesh& mesh, Arena& keep, const Tensor& offsets, int64_t rows)
+    : home_(rows), arrived_(rows), offsets_(offsets) {
   Communicator& group = mesh.experts();
   if (group.size() == 1) return;
   ranks_ = &group;
   slices_ = mesh.layout().expert_tensor;
   const int64_t all = offsets.rows() - 1, here = all * slices_ / group.size();
-  const int32_t* begin = offsets.ptr<int32_t>();
-
-  std::vector<int32_t> own(static_cast<size_t>(all)), counts(static_cast<size_t>(all * group.size()));
-  for (int64_t e = 0; e < all; e++) own[size_t(e)] = begin[e + 1] - begin[e];
-  group.all_gather(make_tensor(own.data(), {all}), make_tensor(counts.data(), {all * group.size()}));
-
+  const std::vector<int32_t> counts = gather_counts(ctx, mesh, offsets);
+  const int32_t* own = counts.data() + group.rank() * all;
+  JAMBALAYA_CHECK(std::accumulate(own, own + all, int64_t(0)) == rows, "offsets of other than ", rows,
+                  " rows");
   for (int q = 0; q < group.size(); q++) {
     const int64_t first = q / slices_ * here;
-    send_starts_.push_back(begin[first]);
-    send_rows_.push_back(begin[first + here] - begin[first]);
+    send_starts_.push_back(std::accumulate(own, own + first, int64_t(0)));
+    send_rows_.push_back(std::accumulate(own + first, own + first + here, int64_t(0)));
   }
-  order_arrivals(keep, counts, group.rank() / slices_ * here, here);
-  if (slices_ == 1) return;
-  // Partial results come back in order of ranks: all rows of one expert rank from its slice 0, then slice 1.
-  summands_ = keep.tensor(DType::i32, {home_, slices_}, "expert exchange");
-  int64_t at = 0;
-  for (int q = 0; q < group.size(); q++)
-    for (int64_t i = 0; i < send_rows_[size_t(q)]; i++)
-      summands_.ptr<int32_t>()[(send_starts_[size_t(q)] + i) * slices_ + q % slices_] = int32_t(at++);
+  order_arrivals(counts, group.rank() / slices_ * here, here);
+  if (slices_ > 1) place_summands();
+  upload(ctx, keep);
+}
+
+std::vector<int32_t> ExpertRoute::gather_counts(Context& ctx, Mesh& mesh, const Tensor& offsets) const {
+  const int64_t ranks = ranks_->size(), n = offsets.rows() - 1;
+  ArenaScope scope(*ctx.scratch);
+  const Tensor all = ctx.scratch->tensor(DType::i32, {ranks, n}, "expert exchange");
+  ranks_->all_gather(offsets.slice_rows(1, n + 1), all);
+  const auto* end = static_cast<const int32_t*>(all.data);
+  if (ctx.device == Device::cuda) {
+    void* host = mesh.host_reads().take(all.bytes());
+    copy(ctx, all, make_tensor(host, DType::i32, {ranks, n}));
+    synchronize(ctx);
+    end = static_cast<const int32_t*>(host);
+  }
+  std::vector<int32_t> counts;
+  for (int64_t q = 0; q < ranks; q++)
+    for (int64_t e = 0; e < n; e++) counts.push_back(end[q * n + e] - (e ? end[q * n + e - 1] : 0));
+  return counts;
 }
 
 /// Rows come in order of ranks, from each sorted by expert; the products want them sorted by expert alone
 /// (within an expert: in order of ranks). counts [ranks, X]: the rows of each rank for each expert.
-void ExpertRoute::order_arrivals(Arena& keep, const std::vector<int32_t>& counts, int64_t first,
-                                 int64_t experts) {
+void ExpertRoute::order_arrivals(const std::vector<int32_t>& counts, int64_t first, int64_t experts) {
   const int ranks = ranks_->size();
   const int64_t all = int64_t(counts.size()) / ranks;
   auto rows = [&](int q, int64_t e) { return counts[size_t(q * all + first + e)]; };
-  offsets_ = keep.tensor(DType::i32, {experts + 1}, "expert exchange");
-  int32_t* offset = offsets_.ptr<int32_t>();
-  offset[0] = 0;
+  host_offsets_.assign(1, 0);
   arrived_ = 0;
   receive_rows_.assign(size_t(ranks), 0);
   for (int64_t e = 0; e < experts; e++) {
     for (int q = 0; q < ranks; q++) receive_rows_[size_t(q)] += rows(q, e), arrived_ += rows(q, e);
     JAMBALAYA_CHECK(arrived_ <= std::numeric_limits<int32_t>::max(), arrived_, " rows at one expert rank");
-    offset[e + 1] = int32_t(arrived_);
+    host_offsets_.push_back(int32_t(arrived_));
   }
-  by_expert_ = keep.tensor(DType::i32, {arrived_}, "expert exchange");
-  by_rank_ = keep.tensor(DType::i32, {arrived_}, "expert exchange");
-  std::vector<int32_t> next(offset, offset + experts);
+  maps_.resize(size_t(2 * arrived_));
+  int32_t *by_expert = maps_.data(), *by_rank = by_expert + arrived_;
+  std::vector<int32_t> next(host_offsets_.begin(), host_offsets_.end() - 1);
   int32_t arrival = 0;
   for (int q = 0; q < ranks; q++)
     for (int64_t e = 0; e < experts; e++)
       for (int32_t i = 0; i < rows(q, e); i++) {
         const int32_t sorted = next[size_t(e)]++;
-        by_expert_.ptr<int32_t>()[sorted] = arrival;
-        by_rank_.ptr<int32_t>()[arrival++] = sorted;
+        by_expert[sorted] = arrival;
+        by_rank[arrival++] = sorted;
       }
+}
+
+/// Partial results come back in order of ranks: all rows of one expert rank from its slice 0, then slice 1.
+void ExpertRoute::place_summands() {
+  const size_t begin = maps_.size();
+  maps_.resize(begin + size_t(home_ * slices_));
+  int32_t* summands = maps_.data() + begin;
+  int32_t at = 0;
+  for (size_t q = 0; q < send_rows_.size(); q++)
+    for (int64_t i = 0; i < send_rows_[q]; i++)
+      summands[(send_starts_[q] + i) * slices_ + int64_t(q) % slices_] = at++;
+}
+
+/// All maps in one copy.
+void ExpertRoute::upload(Context& ctx, Arena& keep) {
+  const int64_t experts = int64_t(host_offsets_.size()) - 1;
+  maps_.insert(maps_.end(), host_offsets_.begin(), host_offsets_.end());
+  const auto n = int64_t(maps_.size());
+  const Tensor maps = keep.tensor(DType::i32, {n}, "expert exchange");
+  copy(ctx, make_tensor(maps_.data(), {n}), maps);
+  maps_ = {};
+  by_expert_ = maps.slice_rows(0, arrived_);
+  by_rank_ = maps.slice_rows(arrived_, 2 * arrived_);
+  offsets_ = maps.slice_rows(n - experts - 1, n);
+  if (slices_ == 1) return;
+  summands_ = maps.slice_rows(2 * arrived_, n - experts - 1);
+  summands_.rank = 2, summands_.shape = {home_, slices_}, summands_.row_stride = slices_;
 }
 
 Tensor ExpertRoute::dispatch(Context& ctx, const Tensor& rows, Arena& arena) const {

@@ -21,15 +21,20 @@ namespace jambalaya {
 class ExpertRoute {
  public:
   ExpertRoute() = default;
-  /// offsets i32 [X + 1]: this rank's rows sorted by expert (SortByExpert). What is remembered until the
-  /// backward lies in `keep`. Reads the counts on the host: sizes of messages.
-  ExpertRoute(Mesh& mesh, Arena& keep, const Tensor& offsets);
+  /// offsets i32 [X + 1]: this rank's `rows` rows sorted by expert (SortByExpert). What is remembered until
+  /// the backward lies in `keep`.
+  ///
+  /// With several ranks the counts are read on the host, for they are the sizes of messages: on a device this
+  /// is the one place in a layer where the host waits.
+  ExpertRoute(Context& ctx, Mesh& mesh, Arena& keep, const Tensor& offsets, int64_t rows);
 
   /// One rank holds all experts whole: rows stay where they are and nothing is copied.
   bool alone() const { return ranks_ == nullptr; }
   /// Rows that came to the experts here, sorted by expert.
   int64_t arrived() const { return arrived_; }
   const Tensor& offsets() const { return offsets_; }  ///< i32 [X/x + 1] of them
+  /// The same on the host, for as long as this lives; null when alone: then the host was not told.
+  const int32_t* host_offsets() const { return host_offsets_.empty() ? nullptr : host_offsets_.data(); }
 
   /// rows [home rows, D], sorted by expert -> [arrived, D], sorted by expert; `rows` itself when alone, else
   /// in `arena`. Scratch is used meanwhile: hold an ArenaScope where `arena` is scratch.
@@ -41,13 +46,19 @@ class ExpertRoute {
   void collect(Context& ctx, const Tensor& partial, const Tensor& sum) const;
 
  private:
-  void order_arrivals(Arena& keep, const std::vector<int32_t>& counts, int64_t first, int64_t experts);
+  /// Rows that each rank has for each expert, [ranks, X] on the host.
+  std::vector<int32_t> gather_counts(Context& ctx, Mesh& mesh, const Tensor& offsets) const;
+  void order_arrivals(const std::vector<int32_t>& counts, int64_t first, int64_t experts);
+  void place_summands();
+  void upload(Context& ctx, Arena& keep);
 
   Communicator* ranks_ = nullptr;
   int slices_ = 1;  ///< tau
   int64_t home_ = 0, arrived_ = 0;
   Tensor offsets_;
+  std::vector<int32_t> host_offsets_;
   std::vector<int64_t> send_rows_, send_starts_, receive_rows_;  ///< per rank of the group
+  std::vector<int32_t> maps_;  ///< while they are made: the three below, one after the other
   Tensor by_expert_;  ///< i32 [arrived]: the arrival (in order of ranks) that stands at each sorted row
   Tensor by_rank_;    ///< i32 [arrived]: its inverse
   Tensor summands_;   ///< i32 [home rows, tau]: where each row's partial results come in

@@ -9,7 +9,7 @@
 namespace jambalaya {
 
 namespace {
-constexpr int64_t kLength = 256;  // POSIX: at most 255 bytes
+constexpr int64_t kLength = 256;  // POSIX: a host name has at most 255 bytes
 }
 
 std::string host_name() {
@@ -18,16 +18,18 @@ std::string host_name() {
   return name;
 }
 
-std::vector<std::string> gather_hosts(Communicator& world) {
-  std::string mine = host_name();
-  mine.resize(size_t(kLength));
+std::vector<std::string> gather_texts(Communicator& world, std::string mine) {
+  mine.resize(size_t(kLength - 1));
+  mine.push_back('\0');
   std::vector<char> all(size_t(kLength * world.size()));
   world.all_gather(make_tensor(mine.data(), DType::u8, {kLength}),
                    make_tensor(all.data(), DType::u8, {kLength * world.size()}));
-  std::vector<std::string> hosts;
-  for (int r = 0; r < world.size(); r++) hosts.emplace_back(all.data() + r * kLength);
-  return hosts;
+  std::vector<std::string> texts;
+  for (int r = 0; r < world.size(); r++) texts.emplace_back(all.data() + r * kLength);
+  return texts;
 }
+
+std::vector<std::string> gather_hosts(Communicator& world) { return gather_texts(world, host_name()); }
 
 std::string describe_hosts(const std::vector<std::string>& hosts) {
   std::vector<std::string> names;  // in the order in which they come

@@ -6,9 +6,11 @@
 
 namespace jambalaya {
 
-Mesh::Mesh(std::unique_ptr<Communicator> world, const Layout& layout)
+Mesh::Mesh(std::unique_ptr<Communicator> world, const Layout& layout, const DeviceLink& link)
     : world_(std::move(world)),
       layout_(check_layout(world_->size(), layout)),
+      link_(link),
+      host_reads_(link.accelerator),
       place_(coordinates(layout_, world_->rank())) {
   const int t = layout_.tensor, c = layout_.context;
   const int exchange = layout_.expert * layout_.expert_tensor;
@@ -31,6 +33,19 @@ Mesh::Mesh(std::unique_ptr<Communicator> world, const Layout& layout)
 
   hosts_ = gather_hosts(*world_);
   warnings_ = placement_warnings(layout_, hosts_);
+  if (link_) attach_groups();
+}
+
+void Mesh::attach_groups() {
+  std::string note;
+  link_.transport = choose_transport(*world_, link_, &note);
+  if (!note.empty()) warnings_.push_back(note);
+  for (Communicator* group : {world_.get(), tensor_.get(), context_.get(), data_.get(), tokens_.get(),
+                              experts_.get(), expert_data_.get()})
+    group->attach(link_, link_.compute);
+  for (Communicator* group :
+       {dense_shard_.get(), dense_replicas_.get(), expert_shard_.get(), expert_replicas_.get()})
+    group->attach(link_, link_.communication);
 }
 
 std::vector<std::string> placement_warnings(const Layout& layout, const std::vector<std::string>& hosts) {

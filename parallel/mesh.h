@@ -7,6 +7,7 @@
 
 #include "parallel/communicator.h"
 #include "parallel/layout.h"
+#include "parallel/pinned_buffer.h"
 
 namespace jambalaya {
 
@@ -14,9 +15,14 @@ class Mesh {
  public:
   /// Collective over the world. Throws Error(layout) when the degrees do not make up the world; what the
   /// model admits is for check_layout to say before.
-  Mesh(std::unique_ptr<Communicator> world, const Layout& layout);
+  ///
+  /// With a link every group takes tensors in device memory too: those of the computing thread on
+  /// link.compute, those of the communication thread on link.communication (Communicator::attach). The
+  /// accelerator and the streams must outlive the mesh.
+  Mesh(std::unique_ptr<Communicator> world, const Layout& layout, const DeviceLink& link = {});
 
   const Layout& layout() const { return layout_; }  ///< data filled in
+  const DeviceLink& link() const { return link_; }  ///< transport chosen
   int rank() const { return world_->rank(); }
   int size() const { return world_->size(); }
 
@@ -45,13 +51,20 @@ class Mesh {
   Communicator& expert_shard() { return *expert_shard_; }
   Communicator& expert_replicas() { return *expert_replicas_; }
 
+  /// For the computing thread's reads of small tensors in device memory; it waits for each before the next.
+  PinnedBuffer& host_reads() { return host_reads_; }
+
   const std::string& host_of(int rank) const { return hosts_[size_t(rank)]; }
   /// What will be slow about this placement, for the user; the same on every rank.
   const std::vector<std::string>& warnings() const { return warnings_; }
 
  private:
+  void attach_groups();
+
   std::unique_ptr<Communicator> world_;
   Layout layout_;
+  DeviceLink link_;
+  PinnedBuffer host_reads_;
   Coordinates place_;
   std::unique_ptr<Communicator> tensor_, context_, data_, tokens_, experts_, expert_data_;
   std::unique_ptr<Communicator> dense_shard_, dense_replicas_, expert_shard_, expert_replicas_;

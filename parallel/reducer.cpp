@@ -3,25 +3,65 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/ops.h"
 #include "kernels/trace.h"
 
 namespace jambalaya {
 
+namespace {
+/// Address space; memory comes when used.
+int64_t scratch_capacity(const DeviceLink& link) {
+  return link ? link.accelerator->properties().memory_bytes : int64_t(1) << 38;
+}
+}  // namespace
+
+CommunicationQueue::CommunicationQueue(const DeviceLink& link)
+    : link_(link), scratch_("communication scratch", scratch_capacity(link), link.accelerator) {
+  context_ = {.ops = link ? &link.accelerator->ops() : &cpu_ops(),
+              .device = link ? Device::cuda : Device::cpu,
+              .pool = &pool_,
+              .scratch = &scratch_,
+              .accelerator = link.accelerator,
+              .stream = link.communication};
+  if (!link_) return;
+  for (Accelerator::Event& event : ends_) event = link_.accelerator->new_event();
+}
+
 CommunicationQueue::~CommunicationQueue() {
-  if (!thread_.joinable()) return;
-  {
-    std::lock_guard lock(mutex_);
-    stop_ = true;
+  if (thread_.joinable()) {
+    {
+      std::lock_guard lock(mutex_);
+      stop_ = true;
+    }
+    changed_.notify_all();
+    thread_.join();
   }
-  changed_.notify_all();
-  thread_.join();
+  if (link_) release_events();
+}
+
+void CommunicationQueue::release_events() {
+  try {
+    // The scratch arena is still in use on the device. After an error nothing there will come to an end.
+    if (!error_) link_.accelerator->synchronize(link_.communication);
+    for (Accelerator::Event event : ends_) link_.accelerator->free_event(event);
+    for (Accelerator::Event event : pushes_) link_.accelerator->free_event(event);
+  } catch (const std::exception&) {
+    // The device is lost: whoever waited for it has been told.
+  }
 }
 
 int64_t CommunicationQueue::push(std::function<void()> job) {
   if (!thread_.joinable()) thread_ = std::thread([this] { work(); });
   std::lock_guard lock(mutex_);
   if (error_) std::rethrow_exception(error_);
-  jobs_.push_back(std::move(job));
+  Job next{std::move(job)};
+  if (link_) {
+    if (free_.empty()) free_.push_back(pushes_.emplace_back(link_.accelerator->new_event()));
+    next.pushed = free_.back();
+    free_.pop_back();
+    link_.accelerator->record(next.pushed, link_.compute);
+  }
+  jobs_.push_back(std::move(next));
   changed_.notify_all();
   return ++pushed_;
 }
@@ -30,9 +70,19 @@ void CommunicationQueue::wait(int64_t job) {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return done_ >= job; });
   if (error_) std::rethrow_exception(error_);
+  if (link_ && job > 0) link_.accelerator->wait(link_.compute, ends_[size_t(job) % kEnds]);
 }
 
 void CommunicationQueue::drain() { wait(pushed_); }
+
+void CommunicationQueue::run(const Job& job, int64_t number) {
+  if (link_) link_.accelerator->wait(link_.communication, job.pushed);
+  job.run();
+  std::lock_guard lock(mutex_);
+  if (!link_) return;
+  free_.push_back(job.pushed);  // the stream waits for what was recorded in it, not for what will be
+  link_.accelerator->record(ends_[size_t(number) % kEnds], link_.communication);
+}
 
 void CommunicationQueue::work() {
   trace::name_thread("communication");
@@ -40,12 +90,13 @@ void CommunicationQueue::work() {
   for (;;) {
     changed_.wait(lock, [this] { return stop_ || !jobs_.empty(); });
     if (jobs_.empty()) return;
-    std::function<void()> job = std::move(jobs_.front());
+    const Job job = std::move(jobs_.front());
     jobs_.pop_front();
+    const int64_t number = done_ + 1;
     lock.unlock();
     std::exception_ptr error;
     try {
-      job();
+      run(job, number);
     } catch (...) {
       error = std::current_exception();
     }

@@ -1,6 +1,7 @@
 // Communication beside the computation: one thread a rank takes numbered jobs in order, and gradients are
 // summed in buckets while the backward goes on.
 #pragma once
+#include <array>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -10,15 +11,20 @@
 #include <thread>
 #include <vector>
 
+#include "kernels/context.h"
 #include "parallel/communicator.h"
 
 namespace jambalaya {
 
 /// Runs jobs one after another on a thread of its own, which starts with the first one. Communicators that
 /// jobs use belong to this thread; every rank pushes the same jobs in the same order.
+///
+/// On a device a job enqueues on the communication stream. What it enqueues runs after all that the computing
+/// thread had enqueued before push(), and before all that it enqueues after wait(); the host waits for the
+/// enqueuing alone.
 class CommunicationQueue {
  public:
-  CommunicationQueue() = default;
+  explicit CommunicationQueue(const DeviceLink& link = {});
   ~CommunicationQueue();
   /// Returns the job's number, from 1. Rethrows the first error of a job.
   int64_t push(std::function<void()> job);
@@ -27,12 +33,32 @@ class CommunicationQueue {
   void wait(int64_t job);
   /// Waits for all.
   void drain();
+  /// For the jobs' own copies and ops: the communication stream, a scratch arena and one thread. Used by jobs
+  /// alone.
+  Context& context() { return context_; }
 
  private:
+  struct Job {
+    std::function<void()> run;
+    Accelerator::Event pushed = nullptr;  ///< what the computing thread had enqueued
+  };
+  /// Jobs whose end has an event of its own; that of job n serves job n + kEnds later. Who waits for a job
+  /// that long ago then waits for a later one, which is late enough.
+  static constexpr size_t kEnds = 64;
+
   void work();
+  void run(const Job& job, int64_t number);
+  void release_events();
+
+  DeviceLink link_;
+  ThreadPool pool_{1};
+  Arena scratch_;
+  Context context_;
+  std::vector<Accelerator::Event> pushes_, free_;  ///< for Job::pushed: all, and those not in use
+  std::array<Accelerator::Event, kEnds> ends_{};
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<std::function<void()>> jobs_;
+  std::deque<Job> jobs_;
   int64_t pushed_ = 0, done_ = 0;
   bool stop_ = false;
   std::exception_ptr error_;

@@ -55,7 +55,7 @@ void Regions::gather_columns(Context& ctx, const Tensor& part, const Tensor& who
   int64_t at = 0;
   for (int r = 0; r < tensors(); r++) {
     const Span columns = share_of(v, r);
-    const Tensor theirs = make_tensor(all.address(at), part.dtype, {n, columns.count()}, part.device);
+    const Tensor theirs = make_tensor(all.address(at), part.dtype, {n, columns.count()}, all.device);
     if (theirs.numel())
       ctx.ops->scale_copy(ctx, {.x = theirs, .y = whole.slice_columns(columns.begin, columns.end)});
     at += theirs.numel();

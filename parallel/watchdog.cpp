@@ -83,6 +83,7 @@ void Watchdog::start(Communicator& world, double deadline_s) {
   on_ = true;
   threads_[0] = std::thread([this] { watch(); });
   threads_[1] = std::thread([this] { listen(); });
+  threads_[2] = std::thread([this] { ask(); });
   std::vector<std::string> hosts = gather_hosts(world);  // the first collective of a job is watched too
   std::lock_guard lock(mutex_);
   hosts_ = std::move(hosts);
@@ -117,6 +118,7 @@ void Watchdog::stop() {
   changed_.notify_all();
   for (std::thread& thread : threads_)
     if (thread.joinable()) thread.join();
+  enqueued_.clear();
 }
 
 int Watchdog::begin(const Flight& flight) {
@@ -134,18 +136,31 @@ int Watchdog::begin(const Flight& flight) {
 
 void Watchdog::end(int slot) {
   if (slot < 0) return;
-  const int64_t now = trace::now_ns();
   std::lock_guard lock(mutex_);
-  Flight& f = slots_[size_t(slot)];
-  f.end_ns = now;
-  recent_[size_t(done_++) % kRecent] = f;
-  f.begin_ns = 0;
+  remember(slots_[size_t(slot)]);
+  slots_[size_t(slot)].begin_ns = 0;
+}
+
+void Watchdog::remember(Flight flight) {
+  flight.end_ns = trace::now_ns();
+  recent_[size_t(done_++) % kRecent] = flight;
+}
+
+void Watchdog::follow(int slot, std::shared_ptr<Pending> pending) {
+  if (slot < 0) return;
+  std::lock_guard lock(mutex_);
+  enqueued_.push_back({slots_[size_t(slot)], std::move(pending)});
+  slots_[size_t(slot)].begin_ns = 0;
 }
 
 std::vector<Watchdog::Flight> Watchdog::waiting() const {
   std::vector<Flight> all;
   for (const Flight& f : slots_)
     if (f.begin_ns) all.push_back(f);
+  // What a group enqueued later waits for its first.
+  for (const Enqueued& e : enqueued_)
+    if (std::none_of(all.begin(), all.end(), [&](const Flight& f) { return f.group == e.flight.group; }))
+      all.push_back(e.flight);
   return all;
 }
 
@@ -155,6 +170,42 @@ void Watchdog::watch() {
     const int64_t now = trace::now_ns();
     for (const Flight& f : slots_)
       if (f.begin_ns && double(now - f.begin_ns) * 1e-9 > deadline_s_) fire("deadline");
+    // The oldest comes first, but for what other threads have just enqueued.
+    if (!enqueued_.empty() && double(now - enqueued_[0].flight.begin_ns) * 1e-9 > deadline_s_)
+      fire("deadline");
+  }
+}
+
+/// Apart from watch(): a call into a driver whose device hangs may not come back. Without mutex_ while it
+/// asks, for the same reason.
+void Watchdog::ask() {
+  std::unique_lock lock(mutex_);
+  while (!changed_.wait_for(lock, kInterval, [this] { return stop_; })) {
+    const std::vector<Enqueued> now(enqueued_.begin(), enqueued_.end());
+    std::vector<const Pending*> done;
+    lock.unlock();
+    std::string failure;
+    const Flight* failed = nullptr;
+    for (const Enqueued& e : now) {
+      if (e.pending->done()) {
+        done.push_back(e.pending.get());
+      } else if (failure = e.pending->failure(); !failure.empty()) {
+        failed = &e.flight;
+        break;
+      }
+    }
+    lock.lock();
+    for (const Pending* p : done) {
+      const auto at = std::find_if(enqueued_.begin(), enqueued_.end(),
+                                   [&](const Enqueued& e) { return e.pending.get() == p; });
+      if (at == enqueued_.end()) continue;
+      remember(at->flight);
+      enqueued_.erase(at);
+    }
+    if (!failed) continue;
+    say(cat("jambalaya: rank ", rank_, " on host ", hosts_[size_t(rank_)], ": collective ", failed->number,
+            " of group '", failed->group, "' (", failed->kind, ", ", failed->size, " ranks): ", failure));
+    fire("error");
   }
 }
 

@@ -5,6 +5,9 @@
 //
 //   <folder>/logs/flight-00003.json   what rank 3 waited for, and its last 256 collectives
 //
+// A collective that is enqueued on a device is in flight until the device has done it: a third thread asks
+// for that, and for errors that NCCL reports meanwhile, which end the process in the same way.
+//
 // The first rank past its deadline raises an alarm (a file beside the records) that makes the other ranks
 // write theirs; then it names the ranks that left none, on standard error and in the alarm file: those are
 // the ones to look at.
@@ -13,6 +16,8 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <deque>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -34,6 +39,15 @@ class Watchdog {
     int64_t begin_ns = 0, end_ns = 0;  ///< steady clock; end 0: still in it
   };
 
+  /// What the device has still to do. Asked by a thread of the watchdog.
+  class Pending {
+   public:
+    virtual ~Pending() = default;
+    virtual bool done() = 0;
+    /// What has gone wrong, "" as far as is known.
+    virtual std::string failure() = 0;
+  };
+
   /// One for the process: communicators report to it.
   static Watchdog& instance();
   ~Watchdog() { stop(); }
@@ -50,6 +64,9 @@ class Watchdog {
   /// A collective begins; returns what end() wants, -1 when nothing is watched.
   int begin(const Flight& flight);
   void end(int slot);
+  /// Instead of end(): the collective has been enqueued and goes on until the device has done it. Deadlines
+  /// of one group's run from the enqueuing.
+  void follow(int slot, std::shared_ptr<Pending> pending);
 
  private:
   static constexpr size_t kSlots = 16;  ///< collectives that threads of one process can be in at a time
@@ -57,10 +74,12 @@ class Watchdog {
 
   void watch();   ///< for collectives past their deadline
   void listen();  ///< for another rank's alarm
+  void ask();     ///< the device how far it is
   [[noreturn]] void fire(const char* reason);
   bool raise_alarm() const;
   bool verdict_is_out() const;
-  std::vector<Flight> waiting() const;  ///< needs mutex_
+  void remember(Flight flight);         ///< as done; needs mutex_
+  std::vector<Flight> waiting() const;  ///< needs mutex_; of enqueued ones the first of each group
   std::string record(const char* reason, int64_t now) const;
   std::string complaint(int64_t now) const;
   std::string silent_ranks() const;
@@ -72,7 +91,12 @@ class Watchdog {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   bool stop_ = false;
-  std::array<Flight, kSlots> slots_{};    ///< in flight: begin_ns != 0
+  std::array<Flight, kSlots> slots_{};  ///< in flight: begin_ns != 0
+  struct Enqueued {
+    Flight flight;
+    std::shared_ptr<Pending> pending;
+  };
+  std::deque<Enqueued> enqueued_;         ///< oldest first
   std::array<Flight, kRecent> recent_{};  ///< done, a ring
   int64_t done_ = 0;
   int rank_ = 0;
@@ -80,7 +104,7 @@ class Watchdog {
   double deadline_s_ = 0;
   std::string folder_;  ///< of the records; "" writes none
   int64_t job_ = 0;     ///< tells this job's alarm from those of earlier ones
-  std::array<std::thread, 2> threads_;
+  std::array<std::thread, 3> threads_;
 };
 
 }  // namespace jambalaya

@@ -77,16 +77,18 @@ void CudaOps::attention_backward(Context& ctx, const AttentionBackward& op) {
     attention_delta(ctx, {.d_out = op.d_out, .o = op.o, .head_size = heads.size, .delta = delta});
   }
   BackwardArgs args = arguments(op, heads, delta);
-  const int64_t tile = general_tile(heads.size);
+  const bool mma = mma_takes(heads.size, op.q, op.k, op.v, op.d_out, op.dq, op.dk, op.dv);
+  const int64_t tile = mma ? kBackwardMmaTile : general_tile(heads.size);
   const bool is_bf16 = act_kind(op.q);
   // Segments that see the same key rows take turns, in their order: a row has one owner at a time.
   for (int64_t first = 0, end; first < segments.count(); first = end) {
     end = segments.end_of_disjoint(first);
     args.table = send_segments(ctx, segments, first, end, Cut::keys, tile);
-    general_backward_keys(ctx, args, is_bf16, heads.key);
+    mma ? backward_keys_mma(ctx, args, heads.key) : general_backward_keys(ctx, args, is_bf16, heads.key);
   }
   args.table = send_segments(ctx, segments, 0, segments.count(), Cut::queries, tile);
-  general_backward_queries(ctx, args, is_bf16, heads.query);
+  mma ? backward_queries_mma(ctx, args, heads.query)
+      : general_backward_queries(ctx, args, is_bf16, heads.query);
 }
 
 }  // namespace jambalaya::cuda

@@ -13,6 +13,13 @@ namespace {
 
 constexpr float kLog2E = 1.44269504f;
 
+/// Tokens of the longest segment.
+int64_t most_tokens(const Segments& segments) {
+  int64_t most = 0;
+  for (int64_t s = 0; s < segments.count(); s++) most = std::max(most, segments.tokens(s));
+  return most;
+}
+
 ForwardArgs arguments(const AttentionForward& op, const Heads& heads, const ForwardPlan& plan) {
   return {.q = op.q.data,
           .k = op.k.data,
@@ -45,8 +52,10 @@ void CudaOps::attention_forward(Context& ctx, const AttentionForward& op) {
       "o ", op.o.describe(), ", q ", op.q.describe());
   if (op.lse) attention::check_per_query(op.lse, heads, op.o.rows(), "lse");
   check_head_size(heads.size);
-  const int64_t tokens = op.docs.tokens, tile = general_tile(heads.size);
+  const int64_t tokens = op.docs.tokens;
   if (tokens == 0) return;
+  const bool mma = mma_takes(heads.size, op.q, op.k, op.v, op.o);
+  const int64_t tile = mma ? forward_mma_tile(heads.size, most_tokens(segments)) : general_tile(heads.size);
   const ForwardPlan plan = plan_forward(heads, segments, tile);
   ArenaScope scope(*ctx.scratch);
   ForwardArgs args = arguments(op, heads, plan);
@@ -57,7 +66,10 @@ void CudaOps::attention_forward(Context& ctx, const AttentionForward& op) {
     args.o_f32 = true, args.o_stride = heads.query * heads.size, args.lse_stride = tokens;
   }
   args.table = send_segments(ctx, segments, 0, segments.count(), Cut::queries, tile, plan.together);
-  general_forward(ctx, args, act_kind(op.q), heads.query, plan.splits);
+  if (mma)
+    forward_mma(ctx, args, tile, heads.query, plan.splits);
+  else
+    general_forward(ctx, args, act_kind(op.q), heads.query, plan.splits);
   if (plan.splits > 1)
     combine_splits(ctx, op, heads.query, plan.splits, static_cast<const float*>(args.o), args.lse);
 }

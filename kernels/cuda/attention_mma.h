@@ -1,9 +1,10 @@
 // Attention's tiles on tensor cores: bf16 operands in shared memory, fp32 sums in registers.
 //
-// A tile holds rows of one head, W elements wide (the head size, rounded up; columns beyond it are zeros). Its
-// rows are W + 8 elements apart: an odd number of 16-byte units, so that the 8 rows that ldmatrix reads at once
-// lie in different banks. A warp owns 16 * M neighbouring rows of the left operand. Fragments as in ptx.h: lane
-// = 4 g + q; of a 16 x 8 block of sums a thread has (g, 2q), (g, 2q + 1), (g + 8, 2q), (g + 8, 2q + 1).
+// A tile holds rows of one head, W elements wide (the head size, rounded up; columns beyond it are zeros).
+// Its rows are W + 8 elements apart: an odd number of 16-byte units, so that the 8 rows that ldmatrix reads
+// at once lie in different banks. A warp owns 16 * M neighbouring rows of the left operand. Fragments as in
+// ptx.h: lane = 4 g + q; of a 16 x 8 block of sums a thread has (g, 2q), (g, 2q + 1), (g + 8, 2q), (g + 8, 2q
+// + 1).
 #pragma once
 #include "kernels/cuda/attention_call.h"
 #include "kernels/cuda/reduce.h"
@@ -70,8 +71,8 @@ __device__ __forceinline__ void product_with_rows(Sums<M, N>& s, const bf16* a, 
   }
 }
 
-/// sums += bf16(p) b: b a tile of K rows, of which `Columns` columns from its pointer on are used. Sums as they
-/// lie in registers are a left operand when packed: no exchange between threads.
+/// sums += bf16(p) b: b a tile of K rows, of which `Columns` columns from its pointer on are used. Sums as
+/// they lie in registers are a left operand when packed: no exchange between threads.
 template <int M, int K, int W, int Columns>
 __device__ __forceinline__ void add_product(Sums<M, Columns>& sums, const Sums<M, K>& p, const bf16* b) {
   constexpr int kStride = kTileStride<W>;
