@@ -112,6 +112,7 @@ __global__ void backward_kernel(BackwardArgs a) {
   float* const all = dynamic_shared<float>();
   float* const dweight = a.shared ? all + warp * a.columns : a.partial + first * a.columns;
   for (int64_t i = lane; i < a.columns; i += 32) dweight[i] = 0;
+  __syncwarp();  // a part's columns fall to other lanes than the whole row's
   for (int64_t token = first; token < a.tokens; token += step) {
     const float* const rstd = a.rstd + 3 * token;
     backward_part<DDt>(a, a.dt, token, lane, rstd[0], dweight);

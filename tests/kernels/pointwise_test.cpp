@@ -51,7 +51,8 @@ TEST(multiply_add, is_an_affine_map_also_in_place) {
     Owned a(DType::f32, {n}, normal(n, 1)), x(DType::f32, {n}, normal(n, 2)), b(DType::f32, {n}, normal(n, 3));
     const Values va = a.values(), vx = x.values(), vb = b.values();
     cpu->multiply_add(cpu, {a, x, b, x});
-    for (size_t i = 0; i < size_t(n); i++) EXPECT_NEAR(x.values()[i], va[i] * vx[i] + vb[i], 1e-6);
+    const Values got = x.values();
+    for (size_t i = 0; i < size_t(n); i++) EXPECT_NEAR(got[i], va[i] * vx[i] + vb[i], 1e-6);
   }
 }
 
