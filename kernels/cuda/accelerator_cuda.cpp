@@ -26,7 +26,7 @@ AcceleratorProperties properties_of(int device) {
   check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
   char bus[32] = "";
   check(cudaDeviceGetPCIBusId(bus, sizeof bus, device), "cudaDeviceGetPCIBusId");
-  // Two transfers a clock (double data rate); the clock is told in kHz, and as 0 by some drivers.
+  // Two transfers a clock (double data rate); clocks are told in kHz, and as 0 by some drivers.
   const double clock = 1e3 * attribute(cudaDevAttrMemoryClockRate, device);
   const double bus_bytes = attribute(cudaDevAttrGlobalMemoryBusWidth, device) / 8.0;
   return {.name = properties.name,

@@ -3,7 +3,7 @@
 #include "kernels/cpu/check.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ops_cuda.h"
-#include "kernels/cuda/sort.h"
+#include "kernels/cuda/radix_sort.h"
 #include "kernels/cuda/vector.h"
 
 namespace jambalaya::cuda {

@@ -35,6 +35,9 @@ __device__ __forceinline__ float tanh_approx(float x) {
   return y;
 }
 
+/// Stops the device: every later call of the run time fails. For what only a bug can cause (9.7.19.5).
+__device__ __forceinline__ void trap() { asm volatile("trap;"); }
+
 // ---- copies from global to shared memory beside the arithmetic (9.7.9.25) ----
 /// 16 bytes, both addresses multiples of 16. Without `valid` nothing is read and zeros are written.
 __device__ __forceinline__ void cp_async_16(void* to_shared, const void* from_global, bool valid = true) {

@@ -1,149 +1,160 @@
-// Radix sort by digits of at most 9 bits, the least significant first (Knuth, volume 3, 5.2.5). Each pass
-// counts the digits of every tile, sums the counts over digits and tiles, and moves the keys to their places.
-// A warp takes 32 neighbouring keys at a time; those of one digit find each other by a match, and their
-// leader alone counts for them, so that no atomic is needed and equal keys keep their order.
-#include "kernels/cuda/sort.h"
+// Stable counting sort of the router's choices by expert, without atomics: count, scan, scatter. A warp takes
+// 32 neighbouring choices at a time; lanes with the same expert find each other by match_any, so that one of
+// them adds for all, and a lane's place among them is the number of matching lanes below it.
+// Legend: T tokens, K choices a token, X experts; a choice's number is t * K + k. What is bound: latency.
+#include <limits>
 
-#include <bit>
-
+#include "kernels/cpu/check.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/ops_cuda.h"
 #include "kernels/cuda/reduce.h"
 
 namespace jambalaya::cuda {
 namespace {
 
-constexpr int kMaxBits = 9, kMaxBins = 1 << kMaxBits;
-constexpr int kWarps = 8, kRounds = 8, kTile = kWarps * kRounds * 32;
+constexpr int kWarps = 8;
+constexpr int kThreads = 32 * kWarps;
+constexpr int kWarpChoices = 128;  // neighbouring choices of one warp
+constexpr int kChunk = kWarps * kWarpChoices;
+constexpr int64_t kMostExperts = 4096;  // [kWarps, X] counters in shared memory
 
-/// The keys of a warp's round: `digit` is -1 beyond the last key.
-struct Round {
-  int32_t key;
-  int digit;
-  unsigned equals;  ///< lanes of the same digit
-};
-__device__ __forceinline__ Round read_round(const int32_t* keys, int64_t n, int64_t i, int shift, int bins) {
-  Round r{0, -1, 0};
-  if (i < n) r.key = keys[i], r.digit = r.key >> shift & (bins - 1);
-  r.equals = __match_any_sync(kAllLanes, r.digit);
-  return r;
-}
-/// True for one lane of those with equal digits.
-__device__ __forceinline__ bool leads(const Round& r, int lane) {
-  return r.digit >= 0 && __ffs(int(r.equals)) - 1 == lane;
-}
-
-/// First key of the warp's share of the tile, at this lane.
-__device__ __forceinline__ int64_t first_key(int warp, int lane) {
-  return int64_t(blockIdx.x) * kTile + warp * kRounds * 32 + lane;
-}
-
-/// counts[warp][bin] of the tile; ends with a barrier.
-__device__ __forceinline__ void count_tile(const int32_t* keys, int64_t n, int shift, int bins,
-                                           int (*counts)[kMaxBins]) {
-  const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
-  for (int b = lane; b < bins; b += 32) counts[warp][b] = 0;
-  __syncwarp();
-  for (int round = 0; round < kRounds; round++) {
-    const Round r = read_round(keys, n, first_key(warp, lane) + 32 * round, shift, bins);
-    if (leads(r, lane)) counts[warp][r.digit] += __popc(r.equals);
-    __syncwarp();
+/// The warp's choices, 32 at a time: use(i, x, rank, same) with a choice's number, its expert, its place
+/// among the `same` choices of this expert in the 32. Lanes past the end have x = -1. An expert outside [0,
+/// X) is a bug of who chose it; nothing can be told from here, so the device is stopped.
+template <class Use>
+__device__ __forceinline__ void for_choices(const int32_t* expert, int64_t choices, int experts, Use&& use) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int64_t begin = int64_t(blockIdx.x) * kChunk + warp * kWarpChoices;
+  for (int64_t i = begin + lane; i - lane < begin + kWarpChoices && i - lane < choices; i += 32) {
+    const int x = i < choices ? expert[i] : -1;
+    if (i < choices && unsigned(x) >= unsigned(experts)) trap();
+    const unsigned same = __match_any_sync(kAllLanes, x);
+    use(i, x, __popc(same & ((1u << lane) - 1)), __popc(same));
+    __syncwarp();  // the counters, before the next 32
   }
+}
+
+/// counts[x, chunk] of one chunk of choices, by warps first.
+__device__ __forceinline__ void count_by_warp(const int32_t* expert, int64_t choices, int experts,
+                                              int* counts) {
+  for (int i = threadIdx.x; i < kWarps * experts; i += kThreads) counts[i] = 0;
+  __syncthreads();
+  int* const own = counts + threadIdx.x / 32 * experts;
+  for_choices(expert, choices, experts, [&](int64_t, int x, int rank, int same) {
+    if (x >= 0 && rank == 0) own[x] += same;
+  });
   __syncthreads();
 }
 
-/// totals[bin * tiles + tile].
-__global__ void count_kernel(const int32_t* keys, int64_t n, int shift, int bins, int32_t* totals) {
-  __shared__ int counts[kWarps][kMaxBins];
-  count_tile(keys, n, shift, bins, counts);
-  for (int b = int(threadIdx.x); b < bins; b += 32 * kWarps) {
+__global__ void sort_count_kernel(const int32_t* expert, int64_t choices, int experts, int* chunk_counts) {
+  int* const counts = dynamic_shared<int>();  // [warp][expert]
+  count_by_warp(expert, choices, experts, counts);
+  for (int x = threadIdx.x; x < experts; x += kThreads) {
     int sum = 0;
-    for (int w = 0; w < kWarps; w++) sum += counts[w][b];
-    totals[int64_t(b) * gridDim.x + blockIdx.x] = sum;
+    for (int w = 0; w < kWarps; w++) sum += counts[w * experts + x];
+    chunk_counts[int64_t(x) * gridDim.x + blockIdx.x] = sum;
   }
 }
 
-/// totals[i] becomes the sum of those before it. One block, four entries a thread at a time.
-constexpr int kScanWarps = 32;
-__global__ void scan_kernel(int32_t* totals, int64_t n) {
-  __shared__ int of_warps[kScanWarps];
-  const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
-  int carry = 0;
-  for (int64_t begin = 0; begin < n; begin += 32 * kScanWarps * 4) {
-    const int64_t at = begin + int64_t(threadIdx.x) * 4;
-    int own[4], sum = 0;
-    for (int j = 0; j < 4; j++) own[j] = at + j < n ? totals[at + j] : 0, sum += own[j];
-    int before = sum;
-    for (int step = 1; step < 32; step *= 2) {
-      const int lower = __shfl_up_sync(kAllLanes, before, unsigned(step));
-      if (lane >= step) before += lower;
-    }
-    if (lane == 31) of_warps[warp] = before;
-    __syncthreads();
-    before += carry - sum;
-    for (int w = 0; w < kScanWarps; w++) {
-      if (w < warp) before += of_warps[w];
-      carry += of_warps[w];
-    }
-    __syncthreads();  // before the next round writes of_warps
-    for (int j = 0; j < 4; j++) {
-      if (at + j < n) totals[at + j] = before;
-      before += own[j];
-    }
+/// Sum of the block's values before this thread's; `total` is the sum of all. Every thread calls it.
+__device__ __forceinline__ int exclusive_sum(int value, int* shared, int& total) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  int sum = value;
+  for (int step = 1; step < 32; step *= 2) {
+    const int below = __shfl_up_sync(kAllLanes, sum, step);
+    if (lane >= step) sum += below;
   }
-}
-
-/// Keys and positions to their places. `positions` may be null: key i stood at i.
-__global__ void place_kernel(const int32_t* keys, const int32_t* positions, int64_t n, int shift, int bins,
-                             const int32_t* totals, int32_t* keys_out, int32_t* positions_out) {
-  __shared__ int places[kWarps][kMaxBins];  // counts, then the next place of each warp and bin
-  const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
-  count_tile(keys, n, shift, bins, places);
-  for (int b = int(threadIdx.x); b < bins; b += 32 * kWarps) {
-    int place = totals[int64_t(b) * gridDim.x + blockIdx.x];
-    for (int w = 0; w < kWarps; w++) {
-      const int count = places[w][b];
-      places[w][b] = place;
-      place += count;
-    }
-  }
+  __syncthreads();  // shared may still be read from the last call
+  if (lane == 31) shared[warp] = sum;
   __syncthreads();
-  for (int round = 0; round < kRounds; round++) {
-    const int64_t i = first_key(warp, lane) + 32 * round;
-    const Round r = read_round(keys, n, i, shift, bins);
-    if (r.digit >= 0) {
-      const int place = places[warp][r.digit] + __popc(r.equals & ((1u << lane) - 1));
-      keys_out[place] = r.key;
-      positions_out[place] = positions ? positions[i] : int32_t(i);
-    }
-    __syncwarp();
-    if (leads(r, lane)) places[warp][r.digit] += __popc(r.equals);
-    __syncwarp();
+  int before = 0;
+  total = 0;
+  for (int w = 0; w < kWarps; w++) {
+    if (w == warp) before = total;
+    total += shared[w];
   }
+  return before + sum - value;
+}
+
+/// A block for each expert: its counts become the number of its choices in earlier chunks.
+__global__ void sort_scan_kernel(int* chunk_counts, int64_t chunks, int* totals) {
+  __shared__ int shared[kWarps];
+  int* const counts = chunk_counts + blockIdx.x * chunks;
+  int done = 0;
+  for (int64_t c = 0; c < chunks; c += kThreads) {
+    const int64_t at = c + threadIdx.x;
+    int sum;
+    const int before = exclusive_sum(at < chunks ? counts[at] : 0, shared, sum);
+    if (at < chunks) counts[at] = done + before;
+    done += sum;
+  }
+  if (threadIdx.x == 0) totals[blockIdx.x] = done;
+}
+
+struct SortArgs {
+  const int32_t* expert;
+  int64_t choices;
+  int k, experts;
+  const int *chunk_counts, *totals;
+  int32_t *offsets, *row_of, *token_of;
+};
+
+/// As sort_count_kernel, then every choice goes to its row. The first block also writes the offsets (and runs
+/// without any choice, too).
+__global__ void sort_scatter_kernel(SortArgs a) {
+  __shared__ int shared[kWarps];
+  int* const next = dynamic_shared<int>();  // [warp][expert]
+  count_by_warp(a.expert, a.choices, a.experts, next);
+  int done = 0;
+  for (int first = 0; first < a.experts; first += kThreads) {
+    const int x = first + threadIdx.x;
+    int sum;
+    const int offset = done + exclusive_sum(x < a.experts ? a.totals[x] : 0, shared, sum);
+    done += sum;
+    if (x >= a.experts) continue;
+    if (blockIdx.x == 0) a.offsets[x] = offset;
+    int row = offset + a.chunk_counts[int64_t(x) * gridDim.x + blockIdx.x];
+    for (int w = 0; w < kWarps; w++) {
+      const int count = next[w * a.experts + x];
+      next[w * a.experts + x] = row;
+      row += count;
+    }
+  }
+  if (blockIdx.x == 0 && threadIdx.x == 0) a.offsets[a.experts] = done;
+  __syncthreads();
+  int* const own = next + threadIdx.x / 32 * a.experts;
+  for_choices(a.expert, a.choices, a.experts, [&](int64_t i, int x, int rank, int same) {
+    const int row = x >= 0 ? own[x] + rank : 0;
+    __syncwarp();
+    if (x < 0) return;
+    if (rank == 0) own[x] += same;
+    a.row_of[i] = row;
+    a.token_of[row] = int32_t(i / a.k);
+  });
 }
 
 }  // namespace
 
-SortedKeys sort_keys(const Context& ctx, const char* name, int32_t* keys, int64_t n, int64_t limit) {
-  JAMBALAYA_CHECK(n <= 0x7fffffff && limit >= 1 && limit <= 0x7fffffff, n, " keys below ", limit);
-  const int bits = std::max(1, int(std::bit_width(uint64_t(limit - 1)))),
-            passes = (bits + kMaxBits - 1) / kMaxBits, digit = (bits + passes - 1) / passes,
-            bins = 1 << digit;
-  const int64_t tiles = div_up(n, kTile);
-  int32_t* const totals = ctx.scratch->array<int32_t>(bins * tiles, "sort");
-  int32_t* const other_keys = ctx.scratch->array<int32_t>(n, "sort");
-  int32_t* const places[2] = {ctx.scratch->array<int32_t>(n, "sort"), ctx.scratch->array<int32_t>(n, "sort")};
-  int32_t *from = keys, *to = other_keys;
-  const int32_t* positions = nullptr;
-  for (int pass = 0; pass < passes; pass++) {
-    const Shape shape{grid_of(tiles), 32 * kWarps};
-    launch(ctx, name, count_kernel, shape, from, n, pass * digit, bins, totals);
-    launch(ctx, name, scan_kernel, {1, 32 * kScanWarps}, totals, bins * tiles);
-    launch(ctx, name, place_kernel, shape, from, positions, n, pass * digit, bins, totals, to,
-           places[pass % 2]);
-    positions = places[pass % 2];
-    std::swap(from, to);
-  }
-  return {from, positions};
+void CudaOps::sort_by_expert(Context& ctx, const SortByExpert& op) {
+  const int64_t tokens = op.expert.rows(), k = op.expert.columns(), experts = op.experts;
+  JAMBALAYA_CHECK(tokens * k <= std::numeric_limits<int32_t>::max(), tokens, " tokens times ", k, " choices");
+  JAMBALAYA_CHECK(experts <= kMostExperts, experts, " experts; the GPU sorts by at most ", kMostExperts);
+  check_packed(op.expert, DType::i32, {tokens, k}, "expert");
+  check_packed(op.offsets, DType::i32, {experts + 1}, "offsets");
+  check_packed(op.row_of, DType::i32, {tokens, k}, "row_of");
+  check_packed(op.token_of, DType::i32, {tokens * k}, "token_of");
+  ArenaScope scope(*ctx.scratch);
+  // One chunk at least, because its block writes the offsets.
+  const int64_t choices = tokens * k, chunks = std::max<int64_t>(1, div_up(choices, kChunk));
+  int* const chunk_counts = ctx.scratch->array<int>(experts * chunks, "sort");
+  int* const totals = ctx.scratch->array<int>(experts, "sort");
+  const Shape shape{grid_of(chunks), kThreads, size_t(kWarps * experts) * sizeof(int)};
+  launch(ctx, "sort_count", sort_count_kernel, shape, op.expert.ptr<int32_t>(), choices, int(experts),
+         chunk_counts);
+  launch(ctx, "sort_scan", sort_scan_kernel, {grid_of(experts), kThreads}, chunk_counts, chunks, totals);
+  launch(ctx, "sort_scatter", sort_scatter_kernel, shape,
+         SortArgs{op.expert.ptr<int32_t>(), choices, int(k), int(experts), chunk_counts, totals,
+                  op.offsets.ptr<int32_t>(), op.row_of.ptr<int32_t>(), op.token_of.ptr<int32_t>()});
 }
 
 }  // namespace jambalaya::cuda

@@ -2,9 +2,12 @@
 #include "kernels/cuda/platform.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <cstring>
 
 #include "kernels/cuda/ops_cuda.h"
 #include "tests/emulator/memory.h"
+#include "tests/emulator/streamed_ops.h"
 
 namespace jambalaya::cuda {
 namespace {
@@ -45,7 +48,10 @@ std::unique_ptr<DeviceRange> reserve_range(int, int64_t bytes) {
 }
 
 std::unique_ptr<Ops> make_ops(const AcceleratorProperties& properties) {
-  return std::make_unique<CudaOps>(properties);
+  const char* ops = std::getenv("JAMBALAYA_EMULATED_OPS");
+  std::unique_ptr<Ops> kernels;
+  if (!ops || std::strcmp(ops, "cpu") != 0) kernels = std::make_unique<CudaOps>(properties);
+  return std::make_unique<emulator::StreamedOps>(std::move(kernels));
 }
 
 bool emulated() { return true; }

@@ -110,7 +110,7 @@ cudaError_t cudaGetDevice(int* device) {
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
   if (device < 0 || device >= devices()) return cudaErrorInvalidDevice;
-  switch (attribute) {  // an H100's, but that nobody knows how fast its memory is
+  switch (attribute) {  // an H100's, but that nobody knows its clocks
     case cudaDevAttrMultiProcessorCount:
       *value = 132;
       return cudaSuccess;

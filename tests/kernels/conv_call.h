@@ -39,7 +39,7 @@ struct ConvOutputs {
 /// The tensors of one call. Rows of x, u, du and dx are strided; outputs are poisoned; "+=" gradients start
 /// at `before`.
 struct ConvCall {
-  static constexpr int64_t kGap = 3;
+  int64_t gap = 3;  ///< between rows of x, u, du and dx; 0 or 8 where kernels are to read several at once
   const Conv& in;
   DType act;
   bool ends_only;
@@ -47,11 +47,12 @@ struct ConvCall {
   DocumentsBuffer docs;
   double before = 1;  ///< gradients of parameters before the call
 
-  ConvCall(const Conv& conv, DType type, bool is_shard = false)
-      : in(conv),
+  ConvCall(const Conv& conv, DType type, bool is_shard = false, int64_t between_rows = 3)
+      : gap(between_rows),
+        in(conv),
         act(type),
         ends_only(is_shard),
-        x(act, {in.T(), in.E}, in.x, kGap),
+        x(act, {in.T(), in.E}, in.x, gap),
         w(DType::f32, {in.E, in.W}, in.w),
         bias(DType::f32, {in.bias.empty() ? 0 : in.E}, in.bias),
         left(DType::f32, {in.left.empty() ? 0 : entries(), in.W - 1, in.E}, in.left),
@@ -70,7 +71,7 @@ struct ConvCall {
     op.docs = docs.view();
   }
   void forward(Backend& cpu, ConvOutputs& out) const {
-    Owned u(act, {in.T(), in.E}, kGap), tail(DType::f32, {entries(), in.W - 1, in.E});
+    Owned u(act, {in.T(), in.E}, gap), tail(DType::f32, {entries(), in.W - 1, in.E});
     ConvForward op;
     describe(op);
     op.u = u;
@@ -82,7 +83,7 @@ struct ConvCall {
   }
   void backward(Backend& cpu, const Values& d_u, DType du_type, const Values& d_tail,
                 ConvOutputs& out) const {
-    Owned du(du_type, {in.T(), in.E}, d_u, kGap), dx(act, {in.T(), in.E}, kGap);
+    Owned du(du_type, {in.T(), in.E}, d_u, gap), dx(act, {in.T(), in.E}, gap);
     Owned dw(DType::f32, {in.E, in.W}, Values(size_t(in.E * in.W), before)),
         dbias(DType::f32, {in.E}, Values(size_t(in.E), before));
     Owned dleft(DType::f32, {entries(), in.W - 1, in.E}),

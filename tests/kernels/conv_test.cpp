@@ -18,7 +18,7 @@ Outputs run(Backend& cpu, const Conv& in, DType act, const Values& du = {}, cons
   return out;
 }
 
-void expect_reference(Backend& cpu, const Conv& in, bool with_dtail) {
+void expect_reference(Backend& cpu, const Conv& in, bool with_dtail, int64_t gap = 3) {
   const Values dtail =
       with_dtail
           ? Owned(DType::f32, {in.S(), in.W - 1, in.E}, normal(in.S() * (in.W - 1) * in.E, 21)).values()
@@ -27,7 +27,7 @@ void expect_reference(Backend& cpu, const Conv& in, bool with_dtail) {
        {std::pair{DType::f32, DType::f32}, {DType::bf16, DType::bf16}, {DType::bf16, DType::f32}}) {
     SCOPED_TRACE(cat(cpu->name(), " ", name_of(act), " du ", name_of(du_type), " T ", in.T(), " E ", in.E,
                      " W ", in.W));
-    Call call(in, act);
+    Call call(in, act, false, gap);
     const Values du = Owned(du_type, {in.T(), in.E}, normal(in.T() * in.E, 20)).values();
     Outputs got;
     call.forward(cpu, got);
@@ -78,6 +78,18 @@ TEST(conv, matches_float64_at_any_size) {
     expect_reference(cpu, make_conv(16, 1, {20}), false);
     expect_reference(cpu, make_conv(70, 4, {1}, {true, false}), true);
     expect_reference(cpu, make_conv(3, 90, {10, 200, 89}), true);  // wider than a tile
+  }
+}
+
+/// Rows that several channels at a time can be read from.
+TEST(conv, matches_float64_where_rows_are_aligned) {
+  for (const auto& isa : isas_of_this_machine()) {
+    Backend cpu(isa, 2);
+    for (int64_t gap : {0, 8}) {
+      expect_reference(cpu, make_conv(64, 4, {70, 1, 0, 2, 129, 3, 130}), true, gap);
+      expect_reference(cpu, make_conv(24, 4, {66, 1, 1}, {false, false}), false, gap);
+      expect_reference(cpu, make_conv(6, 4, {1, 65}), true, gap);
+    }
   }
 }
 

@@ -240,6 +240,7 @@ TEST(GroupedGemm, right_with_empty_small_and_large_experts) {
 }
 
 TEST(GroupedGemm, same_bits_as_one_product_per_expert_for_any_number_of_threads) {
+  if (on_device()) GTEST_SKIP() << "single products go to the vendor's library there";
   const std::vector<int64_t> rows{130, 0, 7, 300};
   const Owned offsets = offsets_of(rows);
   Owned a(DType::bf16, {437, 200}), w(DType::bf16, {4, 150, 200});

@@ -260,7 +260,11 @@ TEST(sort_by_expert, an_expert_out_of_range_is_refused) {
   for (double wrong : {-1.0, 4.0}) {
     Owned expert(DType::i32, {2, 2}, {0, 1, wrong, 3}), rows(DType::i32, {2, 2}), offsets(DType::i32, {5}),
         token_of(DType::i32, {4});
-    EXPECT_ANY_THROW(cpu->sort_by_expert(cpu, {expert, 4, offsets, rows, token_of}));
+    const SortByExpert op{expert, 4, offsets, rows, token_of};
+    if (on_device())  // it cannot tell the host, so it stops
+      EXPECT_DEATH(cpu->sort_by_expert(cpu, op), "sort_count");
+    else
+      EXPECT_ANY_THROW(cpu->sort_by_expert(cpu, op));
   }
 }
 

@@ -13,6 +13,8 @@ inline float lg2(float x) { return std::log2(flushed(x)); }
 inline float rcp(float x) { return flushed(1.f / flushed(x)); }
 inline float tanh_approx(float x) { return std::tanh(x); }
 
+[[noreturn]] inline void trap() { emulator::fail("the kernel stopped itself (trap)"); }
+
 // ---- copies to shared memory: done when the thread waits for their group, not before ----
 inline void cp_async(void* to, const void* from, int bytes, bool valid) {
   if (reinterpret_cast<uintptr_t>(to) % uintptr_t(bytes) ||
