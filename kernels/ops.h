@@ -297,7 +297,8 @@ struct CombineBackward {
 
 // ---- element-wise, reductions, optimizer ------------------------------------------------------------------
 
-/// y = alpha x + (accumulate ? y : 0), between any of f32 and bf16; same shape, rows may be strided.
+/// y = alpha x + (accumulate ? y : 0), between any of f32 and bf16, or from f64 to f64 (sums of losses); same
+/// shape, rows may be strided.
 struct ScaleCopy {
   Tensor x, y;
   float alpha = 1;

@@ -47,11 +47,29 @@ void start(const Context& ctx, const ScaleCopy& op) {
     start<1, From, To>(ctx, op);
 }
 
+/// One thread an element: sums of losses, a handful.
+__global__ void scale_copy_f64_kernel(const double* x, int64_t x_stride, double* y, int64_t y_stride,
+                                      int64_t rows, int64_t columns, double alpha, bool accumulate) {
+  const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= rows * columns) return;
+  const int64_t row = i / columns, column = i % columns;
+  double* const to = y + row * y_stride + column;
+  *to = alpha * x[row * x_stride + column] + (accumulate ? *to : 0.0);
+}
+
+void start_f64(const Context& ctx, const ScaleCopy& op) {
+  const int64_t rows = op.x.rows(), columns = op.x.columns();
+  launch(ctx, "scale_copy", scale_copy_f64_kernel, {grid_of(div_up(rows * columns, kThreads)), kThreads},
+         op.x.ptr<double>(), op.x.row_stride, op.y.ptr<double>(), op.y.row_stride, rows, columns,
+         double(op.alpha), op.accumulate);
+}
+
 }  // namespace
 
 void CudaOps::scale_copy(Context& ctx, const ScaleCopy& op) {
   JAMBALAYA_CHECK(op.x.rows() == op.y.rows() && op.x.columns() == op.y.columns(), op.x.describe(), " to ",
                   op.y.describe());
+  if (op.x.dtype == DType::f64) return start_f64(ctx, op);
   const bool from_bf16 = act_kind(op.x), to_bf16 = act_kind(op.y);
   if (from_bf16)
     to_bf16 ? start<bf16, bf16>(ctx, op) : start<bf16, float>(ctx, op);

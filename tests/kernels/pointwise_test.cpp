@@ -120,6 +120,22 @@ TEST(scale_copy, every_pair_of_dtypes_with_strides_and_accumulation) {
   }
 }
 
+TEST(scale_copy, f64_is_copied_and_added_in_f64) {
+  for (const std::string& isa : isas_of_this_machine()) {
+    Backend cpu(isa);
+    for (int64_t gap : {0, 3}) {
+      const Values values = normal(21, 1);
+      Owned x(DType::f64, {7, 3}, values, gap), y(DType::f64, {7, 3}, 2 * gap);
+      cpu->scale_copy(cpu, {x, y, 1, false});
+      EXPECT_EQ(y.values(), values) << isa;
+      cpu->scale_copy(cpu, {x, y, -0.75f, true});
+      for (size_t i = 0; i < values.size(); i++)
+        EXPECT_EQ(y.values()[i], -0.75 * values[i] + values[i]) << isa << " element " << i;
+      EXPECT_TRUE(y.gaps_untouched());
+    }
+  }
+}
+
 TEST(scale_copy, bf16_rounds_to_nearest_even_and_keeps_nan_and_infinity) {
   for (const std::string& isa : isas_of_this_machine()) {
     Backend cpu(isa);
