@@ -36,11 +36,14 @@ inline ModelConfig small_model() {
 /// The device under test; null: the CPU.
 inline Accelerator* accelerator_or_none() { return on_device() ? &accelerator() : nullptr; }
 
-/// Its streams, for a mesh. Ranks of a test share the device, so that tensors travel over host memory.
+/// Its streams, for a mesh. Ranks of a test share the device, so that tensors travel over host memory unless
+/// JAMBALAYA_TEST_TRANSPORT=nccl.
 inline DeviceLink device_link() {
   if (!on_device()) return {};
   static const Accelerator::Stream communication = accelerator().new_stream();
-  return {&accelerator(), accelerator().compute_stream(), communication, Transport::staged};
+  const char* transport = std::getenv("JAMBALAYA_TEST_TRANSPORT");
+  return {&accelerator(), accelerator().compute_stream(), communication,
+          transport && std::string(transport) == "nccl" ? Transport::nccl : Transport::staged};
 }
 
 /// Bytes to which arenas round.
