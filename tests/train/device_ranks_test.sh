@@ -95,7 +95,7 @@ for device in cpu cuda; do train $device one-$device 1 || fail "one rank on $dev
 same "one rank" one-cpu one-cuda 8
 serving
 choice_of_device
-layout 2 data=2
+JAMBALAYA_EMULATED_DEVICES=1 layout 2 data=2  # both ranks on one GPU
 layout 2 tensor=2
 layout 2 expert=2
 layout 2 context=2
