@@ -10,6 +10,7 @@
 #include "kernels/philox.h"
 #include "kernels/transfer.h"
 #include "model/jamba.h"
+#include "tests/support/device_link.h"
 #include "tests/support/op_test.h"
 
 namespace jambalaya::test {
@@ -36,6 +37,7 @@ inline ModelConfig small_model() {
 /// The device under test; null: the CPU.
 inline Accelerator* accelerator_or_none() { return on_device() ? &accelerator() : nullptr; }
 
+<<<<<<< HEAD
 /// Its streams, for a mesh. Ranks of a test share the device, so that tensors travel over host memory unless
 /// JAMBALAYA_TEST_TRANSPORT=nccl.
 inline DeviceLink device_link() {
@@ -46,6 +48,8 @@ inline DeviceLink device_link() {
           transport && std::string(transport) == "nccl" ? Transport::nccl : Transport::staged};
 }
 
+=======
+>>>>>>> main
 /// Bytes to which arenas round.
 inline int64_t arena_alignment() { return on_device() ? 256 : 64; }
 
