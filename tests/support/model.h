@@ -37,19 +37,6 @@ inline ModelConfig small_model() {
 /// The device under test; null: the CPU.
 inline Accelerator* accelerator_or_none() { return on_device() ? &accelerator() : nullptr; }
 
-<<<<<<< HEAD
-/// Its streams, for a mesh. Ranks of a test share the device, so that tensors travel over host memory unless
-/// JAMBALAYA_TEST_TRANSPORT=nccl.
-inline DeviceLink device_link() {
-  if (!on_device()) return {};
-  static const Accelerator::Stream communication = accelerator().new_stream();
-  const char* transport = std::getenv("JAMBALAYA_TEST_TRANSPORT");
-  return {&accelerator(), accelerator().compute_stream(), communication,
-          transport && std::string(transport) == "nccl" ? Transport::nccl : Transport::staged};
-}
-
-=======
->>>>>>> main
 /// Bytes to which arenas round.
 inline int64_t arena_alignment() { return on_device() ? 256 : 64; }
 
