@@ -49,7 +49,7 @@ struct GroupedGemm {
 
 /// y[t] = table[ids[t]]. A table may hold a part of the vocabulary, its rows [first_id, first_id + V): ids of
 /// other parts give a row of zeros, so that the sum over all parts is the whole table's y. Ids outside of
-/// [0, vocabulary) fail.
+/// [0, vocabulary) fail; on a device, where no op waits, they give a row of NaN, and no gradient.
 struct EmbeddingForward {
   Tensor ids;    ///< i32 [T]
   Tensor table;  ///< act or f32 [V, D]
@@ -75,6 +75,9 @@ struct EmbeddingBackward {
 /// tokens, what the parts know of their softmaxes (four numbers a token). All parts make the same calls, and
 /// their losses, nll and correct come out whole, with the same bits; dh is this part's share of a sum over
 /// parts, dw belongs to this part's rows.
+///
+/// Targets at or beyond the vocabulary fail; on a device their nll is NaN. There `combine` is called for every
+/// chunk, since the host does not know whether it has a counted token, and only enqueues.
 struct HeadLoss {
   Tensor h;        ///< act [T, D], final hidden states (normed)
   Tensor w;        ///< act [V, D]

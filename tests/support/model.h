@@ -10,6 +10,7 @@
 #include "kernels/philox.h"
 #include "kernels/transfer.h"
 #include "model/jamba.h"
+#include "tests/support/device_link.h"
 #include "tests/support/op_test.h"
 
 namespace jambalaya::test {
@@ -35,13 +36,6 @@ inline ModelConfig small_model() {
 
 /// The device under test; null: the CPU.
 inline Accelerator* accelerator_or_none() { return on_device() ? &accelerator() : nullptr; }
-
-/// Its streams, for a mesh. Ranks of a test share the device, so that tensors travel over host memory.
-inline DeviceLink device_link() {
-  if (!on_device()) return {};
-  static const Accelerator::Stream communication = accelerator().new_stream();
-  return {&accelerator(), accelerator().compute_stream(), communication, Transport::staged};
-}
 
 /// Bytes to which arenas round.
 inline int64_t arena_alignment() { return on_device() ? 256 : 64; }
