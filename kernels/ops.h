@@ -167,8 +167,8 @@ struct AttentionForward {
   int64_t head_size = 0;
   float scale = 1;  ///< 1/sqrt(C)
   Documents docs;
-  Tensor key_begin;  ///< optional i64 [S]
-  Tensor key_count;  ///< optional i64 [S], with key_begin only
+  Tensor key_begin;  ///< optional i64 [S]; control, as docs: in host memory, read during the call
+  Tensor key_count;  ///< optional i64 [S], with key_begin only; likewise
   Tensor o;          ///< act [T, H*C], or f32 whatever q is (partial results)
   Tensor lse;        ///< optional f32 [H, T]: logsumexp of scaled scores, saved for backward
 };
