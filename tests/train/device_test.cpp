@@ -27,8 +27,13 @@ bool ops_are_the_cpus() {
 class DeviceRun : public testing::Test {
  protected:
   void SetUp() override {
-    if (std::string why; cuda_devices(&why) == 0) GTEST_SKIP() << why;
-    data_ = test::make_store(folder_, "data", test::random_texts(60, 90, 1));
+    std::string why;
+    if (cuda_devices(&why) > 0) {
+      data_ = test::make_store(folder_, "data", test::random_texts(60, 90, 1));
+      return;
+    }
+    if (test::on_device()) FAIL() << why;
+    GTEST_SKIP() << why;
   }
   Config config(const std::string& name, const std::string& device) const {
     Config c = test::small_run(folder_.path(name), data_);
