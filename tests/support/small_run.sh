@@ -7,6 +7,9 @@ trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$folder"' EXIT
 source "$(dirname "${BASH_SOURCE[0]}")/made_up_data.sh"
 cd "$folder"
 export HOME=${HOME:-$folder}
+# On the CPU, whatever the machine has, unless another device is under test.
+device=${JAMBALAYA_TEST_DEVICE:-cpu}
+[ "$device" = cuda ] || export JAMBALAYA_CUDA_LIBRARY=$folder/none
 export OMPI_MCA_mpi_yield_when_idle=1  # two ranks may share one core
 if [ "$(id -u)" = 0 ]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi
 
@@ -19,9 +22,9 @@ fail() {
 # prepare: text of made-up words, a tokenizer of 300 ids, encoded documents and a config, all small.
 prepare() {
   made_up_data 120 20
-  cat >config.yaml <<'YAML'
+  cat >config.yaml <<YAML
 schema_version: 1
-run: {threads: 1}
+run: {threads: 1, device: $device}
 model:
   vocab_size: 300
   hidden_size: 16

@@ -35,14 +35,6 @@ std::vector<BoxPiece> pieces_of_box(const std::vector<int64_t>& shape, int64_t l
   }
 }
 
-PieceMemory::PieceMemory(Accelerator* accelerator) : accelerator_(accelerator) {
-  if (accelerator) data_ = static_cast<float*>(accelerator->pinned(kElements * int64_t(sizeof(float))));
-}
-
-PieceMemory::~PieceMemory() {
-  if (accelerator_) accelerator_->free_pinned(data_);
-}
-
 void copy_into_box(const Context& ctx, const float* values, const BoxPiece& piece, const Tensor& box) {
   const size_t rank = piece.count.size();
   const std::vector<int64_t> shape(box.shape.begin(), box.shape.begin() + box.rank);

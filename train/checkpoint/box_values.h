@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/transfer.h"
+#include "parallel/pinned_buffer.h"
 
 namespace jambalaya {
 
@@ -21,15 +22,15 @@ std::vector<BoxPiece> pieces_of_box(const std::vector<int64_t>& shape, int64_t l
 class PieceMemory {
  public:
   static constexpr int64_t kElements = int64_t(1) << 22;  ///< 16 MiB: long beside a copy's start
-  explicit PieceMemory(Accelerator* accelerator);
-  ~PieceMemory();
-  PieceMemory(const PieceMemory&) = delete;
-  PieceMemory& operator=(const PieceMemory&) = delete;
+  explicit PieceMemory(Accelerator* accelerator)
+      : memory_(accelerator),
+        data_(accelerator ? static_cast<float*>(memory_.take(kElements * int64_t(sizeof(float)))) : nullptr) {
+  }
   float* data() const { return data_; }
 
  private:
-  Accelerator* accelerator_;
-  float* data_ = nullptr;
+  PinnedBuffer memory_;
+  float* data_;
 };
 
 /// box[from + i] = values[i] for i < count, in up to four dimensions; both packed, `box` anywhere. Enqueued

@@ -14,6 +14,7 @@ Engine::Engine(Mesh& mesh, Context& ctx, const ModelConfig& model, Precision pre
       ctx_(ctx),
       arena_("step figures", 1 << 20, ctx.accelerator),
       figures_(arena_.tensor(DType::f64, {kFigures}, "step figures")),
+      figures_on_host_(ctx.accelerator),
       parameters(model, precision, true, placement_of(mesh), ctx.accelerator),
       regions(mesh),
       sync(parameters, mesh, bucket_bytes),
@@ -46,7 +47,7 @@ StepLosses Engine::gradients(std::vector<HostBatch>& micro_batches, int64_t coun
   {
     TraceScope traced("gradient norm", "compute");
     optimizer.sum_squares(ctx_, figures_.slice_rows(kLossSums, kFigures));
-    figures = to_host<double>(ctx_, figures_);  // the one wait of a step
+    figures = read_figures();
   }
   double* const sums = figures.data();
   Communicator& tokens = mesh_.tokens();
@@ -62,6 +63,15 @@ StepLosses Engine::gradients(std::vector<HostBatch>& micro_batches, int64_t coun
           .activation = sums[kActivation] / micro,
           .counted = counted,
           .gradient_norm = Optimizer::norm_of(sums[kLossSums], mesh_.world())};
+}
+
+/// The one wait of a step.
+std::vector<double> Engine::read_figures() {
+  if (!ctx_.accelerator) return to_host<double>(ctx_, figures_);
+  auto* const host = static_cast<double*>(figures_on_host_.take(figures_.bytes()));
+  copy(ctx_, figures_, make_tensor(host, {kFigures}));
+  synchronize(ctx_);
+  return {host, host + kFigures};
 }
 
 int64_t Engine::arena_bytes() {

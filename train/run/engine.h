@@ -6,6 +6,7 @@
 #include "data/batch.h"
 #include "model/jamba.h"
 #include "model/parameter_sync.h"
+#include "parallel/pinned_buffer.h"
 #include "train/config.h"
 #include "train/run/optimizer.h"
 
@@ -46,6 +47,8 @@ class Engine {
   Context& ctx_;
   Arena arena_;
   Tensor figures_;
+  PinnedBuffer figures_on_host_;
+  std::vector<double> read_figures();
 
  public:
   Parameters parameters;
