@@ -174,21 +174,38 @@ __global__ void __launch_bounds__(kMmaThreads, 2) backward_keys_mma_kernel(Backw
 template <int W>
 constexpr int kKeysOfTile = W > 128 ? 32 : 64;
 
-/// Scores and dP of a warp's queries to dS, in dp. limit, lse2, delta of the rows g and g + 8.
+/// What a thread knows of its rows g and g + 8; zeros for rows that are not there.
+struct RowStats {
+  int limit[2] = {0, 0};  ///< keys that the row sees
+  float lse2[2] = {0, 0}, delta[2] = {0, 0};
+
+  __device__ __forceinline__ RowStats(const BackwardArgs& a, const TileSegment& segment, int head, int token,
+                                      int warp_token) {
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      const int i = token + warp_token + int(threadIdx.x) % 32 / 4 + 8 * h;
+      if (i >= segment.tokens) continue;
+      const int64_t t = segment.first_token + i;
+      const float lse = a.lse[head * a.lse_stride + t];
+      limit[h] = segment.limit(i), lse2[h] = lse2_of(lse);
+      if (!unseen(lse)) delta[h] = a.delta[head * a.delta_stride + t];
+    }
+  }
+};
+
+/// Scores and dP of a warp's queries to dS, in dp.
 template <int N>
 __device__ __forceinline__ void score_gradients_of_rows(const Sums<1, N>& s, Sums<1, N>& dp, int key,
-                                                        bool whole, const int (&limit)[2],
-                                                        const float (&lse2)[2], const float (&delta)[2],
-                                                        float scale2) {
+                                                        bool whole, const RowStats& stats, float scale2) {
   const int q = int(threadIdx.x) % 4;
 #pragma unroll
   for (int n = 0; n < N / 8; n++)
 #pragma unroll
     for (int i = 0; i < 4; i++) {
       const int h = i / 2;
-      float x = ex2(s[0][n][i] * scale2 - lse2[h]);
-      if (!whole && key + n * 8 + 2 * q + i % 2 >= limit[h]) x = 0;
-      dp[0][n][i] = x * (dp[0][n][i] - delta[h]);
+      float x = ex2(s[0][n][i] * scale2 - stats.lse2[h]);
+      if (!whole && key + n * 8 + 2 * q + i % 2 >= stats.limit[h]) x = 0;
+      dp[0][n][i] = x * (dp[0][n][i] - stats.delta[h]);
     }
 }
 
@@ -219,18 +236,7 @@ __global__ void __launch_bounds__(kMmaThreads, 2) backward_queries_mma_kernel(Ba
   const int warp = int(threadIdx.x) / 32, warp_token = warp * 16;
   const int least = warp_token < tokens ? segment.limit(token + warp_token) : 0;
   const int most = least ? segment.limit(token + min(warp_token + 16, tokens) - 1) : 0;
-  int limit[2];
-  float lse2[2], delta[2];
-#pragma unroll
-  for (int h = 0; h < 2; h++) {
-    const int i = warp_token + int(threadIdx.x) % 32 / 4 + 8 * h;
-    limit[h] = 0, lse2[h] = 0, delta[h] = 0;
-    if (i < tokens) {
-      const float lse = a.lse[head * a.lse_stride + t + i];
-      limit[h] = segment.limit(token + i), lse2[h] = lse2_of(lse);
-      if (!unseen(lse)) delta[h] = a.delta[head * a.delta_stride + t + i];
-    }
-  }
+  const RowStats stats(a, segment, head, token, warp_token);
   Sums<1, W> dq;
   set_zero<1, W>(dq);
   if (end > 0) fetch(0, 0);
@@ -245,7 +251,7 @@ __global__ void __launch_bounds__(kMmaThreads, 2) backward_queries_mma_kernel(Ba
       Sums<1, kKeys> s, dp;
       product_with_rows<1, kKeys, W>(s, q + warp * 16 * kStride, keys);
       product_with_rows<1, kKeys, W>(dp, g + warp * 16 * kStride, keys + kKeys * kStride);
-      score_gradients_of_rows<kKeys>(s, dp, key, key + kKeys <= least, limit, lse2, delta, a.scale2);
+      score_gradients_of_rows<kKeys>(s, dp, key, key + kKeys <= least, stats, a.scale2);
       add_product<1, kKeys, W, W>(dq, dp, keys);
     }
     __syncthreads();

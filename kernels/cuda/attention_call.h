@@ -81,9 +81,9 @@ struct BackwardArgs {
 
 /// Copies the records to scratch. The caller holds an ArenaScope.
 SegmentTable send_segments(const Context& ctx, const std::vector<TileSegment>& records, int64_t tiles);
+enum class Cut { queries, keys };
 /// The segments [first, last) of a call, cut into tiles of `step` rows of queries (tokens times `together`)
 /// or of keys.
-enum class Cut { queries, keys };
 SegmentTable send_segments(const Context& ctx, const attention::Segments& segments, int64_t first,
                            int64_t last, Cut cut, int64_t step, int64_t together = 1);
 

@@ -116,6 +116,17 @@ __device__ __forceinline__ void store_row(const ForwardArgs& a, const Queries& q
         unseen ? __uint_as_float(0xff800000u) : largest * a.scale2 * kLn2 + logf(sum);
 }
 
+/// Starts the copy of the block's rows of queries; zeros beyond the segment.
+template <int Rows, int W>
+__device__ __forceinline__ void fetch_queries(bf16* to, const ForwardArgs& a, const Queries& queries) {
+  for (int i = threadIdx.x; i < Rows * (W / 8); i += kMmaThreads) {
+    const int r = i / (W / 8), c = i % (W / 8) * 8, row = queries.first + r;
+    const bool valid = row < queries.rows && c < a.head_size;
+    const int64_t at = queries.stream_row(row) * a.q_stride + int64_t(queries.head(row)) * a.head_size + c;
+    cp_async_16(to + r * kTileStride<W> + c, static_cast<const bf16*>(a.q) + (valid ? at : 0), valid);
+  }
+}
+
 template <int W, int M>
 __global__ void __launch_bounds__(kMmaThreads, 2) forward_mma_kernel(ForwardArgs a) {
   constexpr int kRows = 16 * M * kMmaWarps, kKeys = kKeysOfTile<W>, kStride = kTileStride<W>;
@@ -129,12 +140,7 @@ __global__ void __launch_bounds__(kMmaThreads, 2) forward_mma_kernel(ForwardArgs
 
   bf16* const q = dynamic_shared<bf16>();
   bf16* const buffers = q + kRows * kStride;  // [2][keys, values][kKeys, kStride]
-  for (int i = threadIdx.x; i < kRows * (W / 8); i += kMmaThreads) {
-    const int r = i / (W / 8), c = i % (W / 8) * 8, row = queries.first + r;
-    const bool valid = row < queries.rows && c < a.head_size;
-    const int64_t at = queries.stream_row(row) * a.q_stride + int64_t(queries.head(row)) * a.head_size + c;
-    cp_async_16(q + r * kStride + c, static_cast<const bf16*>(a.q) + (valid ? at : 0), valid);
-  }
+  fetch_queries<kRows, W>(q, a, queries);
   const int64_t column = int64_t(queries.head0 / a.shared) * a.head_size;
   const bf16* const k = static_cast<const bf16*>(a.k) + segment.first_key * a.k_stride + column;
   const bf16* const v = static_cast<const bf16*>(a.v) + segment.first_key * a.v_stride + column;

@@ -49,6 +49,56 @@ __device__ __forceinline__ float dot(const float* a, const float* b, int n) {
   return x;
 }
 
+/// The online softmax of one row, as its 8 threads have it.
+struct Softmax {
+  float largest = kLowest, sum = 0;  ///< sum of this thread's keys
+
+  /// Scores of `visible` keys to probabilities p relative to the largest score so far; returns what that
+  /// makes of earlier sums.
+  template <int Tile>
+  __device__ __forceinline__ float meet(const float* q, const SharedRows& k, float* p, int head_size,
+                                        int visible, float scale2) {
+    constexpr int kKeys = Tile / kThreadsOfRow;
+    const int lane = int(threadIdx.x) % kThreadsOfRow;
+    float s[kKeys], top = largest;
+#pragma unroll
+    for (int i = 0; i < kKeys; i++) {
+      const int j = lane + i * kThreadsOfRow;
+      s[i] = j < visible ? dot(q, k.row(j), head_size) * scale2 : kLowest;
+      top = Max()(s[i], top);
+    }
+    top = warp_reduce<kThreadsOfRow>(top, Max());
+    const float change = ex2(largest - top);
+    largest = top, sum *= change;
+#pragma unroll
+    for (int i = 0; i < kKeys; i++) {
+      const int j = lane + i * kThreadsOfRow;
+      const float x = j < visible ? ex2(s[i] - top) : 0.f;
+      p[j] = x, sum += x;
+    }
+    return change;
+  }
+};
+
+/// One row of o and its logsumexp, the softmax's sum being whole. `unseen`: no key in sight.
+template <class T>
+__device__ __forceinline__ void store_row(const ForwardArgs& a, const float* o, const Softmax& softmax,
+                                          int64_t t, int head, bool unseen) {
+  const int lane = int(threadIdx.x) % kThreadsOfRow;
+  const float share = unseen ? 0.f : 1.f / softmax.sum;
+  const int64_t at = blockIdx.z * a.o_split_stride + t * a.o_stride + int64_t(head) * a.head_size;
+  for (int c = lane; c < a.head_size; c += kThreadsOfRow) {
+    const float x = unseen ? 0.f : o[c] * share;
+    if (a.o_f32)
+      static_cast<float*>(a.o)[at + c] = x;
+    else
+      static_cast<T*>(a.o)[at + c] = from_float<T>(x);
+  }
+  if (a.lse && lane == 0)
+    a.lse[blockIdx.z * a.lse_split_stride + head * a.lse_stride + t] =
+        unseen ? minus_infinity() : softmax.largest * kLn2 + logf(softmax.sum);
+}
+
 template <class T, int Tile>
 __global__ void __launch_bounds__(Tile* kThreadsOfRow) forward_kernel(ForwardArgs a) {
   const int tile = int(gridDim.x - 1 - blockIdx.x);  // the longest rows first
@@ -70,7 +120,7 @@ __global__ void __launch_bounds__(Tile* kThreadsOfRow) forward_kernel(ForwardArg
   });
   for (int c = lane; c < size; c += kThreadsOfRow) o.row(r)[c] = 0;
   const int64_t key_column = int64_t(head0 / a.shared) * size;
-  float largest = kLowest, sum = 0;
+  Softmax softmax;
   for (int key = begin; key < end; key += Tile) {
     auto rows_of = [&](const void* x, int64_t stride) {
       return [=](int j) -> const T* {
@@ -82,22 +132,7 @@ __global__ void __launch_bounds__(Tile* kThreadsOfRow) forward_kernel(ForwardArg
     load_rows<Tile, T>(kv, size, rows_of(a.k, a.k_stride));
     __syncthreads();
     const int visible = min(Tile, min(limit, end) - key);
-    float s[Tile / kThreadsOfRow], top = largest;
-#pragma unroll
-    for (int i = 0; i < Tile / kThreadsOfRow; i++) {
-      const int j = lane + i * kThreadsOfRow;
-      s[i] = j < visible ? dot(q.row(r), kv.row(j), size) * a.scale2 : kLowest;
-      top = Max()(s[i], top);
-    }
-    top = warp_reduce<kThreadsOfRow>(top, Max());
-    const float change = ex2(largest - top);
-    largest = top, sum *= change;
-#pragma unroll
-    for (int i = 0; i < Tile / kThreadsOfRow; i++) {
-      const int j = lane + i * kThreadsOfRow;
-      const float x = j < visible ? ex2(s[i] - top) : 0.f;
-      p.row(r)[j] = x, sum += x;
-    }
+    const float change = softmax.template meet<Tile>(q.row(r), kv, p.row(r), size, visible, a.scale2);
     __syncthreads();
     load_rows<Tile, T>(kv, size, rows_of(a.v, a.v_stride));
     __syncthreads();
@@ -107,23 +142,10 @@ __global__ void __launch_bounds__(Tile* kThreadsOfRow) forward_kernel(ForwardArg
       o.row(r)[c] = x;
     }
   }
-  sum = warp_reduce<kThreadsOfRow>(sum);
+  softmax.sum = warp_reduce<kThreadsOfRow>(softmax.sum);
   if (first + r >= rows) return;
-  const int64_t t = segment.first_token + token;
-  const int head = head0 + (first + r) % a.together;
-  const bool unseen = min(limit, end) <= begin;
-  const float share = unseen ? 0.f : 1.f / sum;
-  const int64_t at = blockIdx.z * a.o_split_stride + t * a.o_stride + int64_t(head) * size;
-  for (int c = lane; c < size; c += kThreadsOfRow) {
-    const float x = unseen ? 0.f : o.row(r)[c] * share;
-    if (a.o_f32)
-      static_cast<float*>(a.o)[at + c] = x;
-    else
-      static_cast<T*>(a.o)[at + c] = from_float<T>(x);
-  }
-  if (a.lse && lane == 0)
-    a.lse[blockIdx.z * a.lse_split_stride + head * a.lse_stride + t] =
-        unseen ? minus_infinity() : largest * kLn2 + logf(sum);
+  store_row<T>(a, o.row(r), softmax, segment.first_token + token, head0 + (first + r) % a.together,
+               min(limit, end) <= begin);
 }
 
 /// lse / ln 2 and delta of queries; a query that has seen no key gets +inf, so that its probabilities are 0.

@@ -16,8 +16,7 @@ class AttentionLibrary {
   /// head sizes that are no multiple of 8, documents of very unlike lengths, no library on this machine. A
   /// refusal that only the library itself could tell is remembered and told by status().
   virtual bool forward(Context& ctx, const AttentionForward& op, const attention::Heads& heads) = 0;
-  /// "cuDNN 9.19", or "own kernels (libcudnn.so.9 not found)". Never changes its address or length of life;
-  /// may be called from any thread.
+  /// "cuDNN 9.19.0", or "own kernels (libcudnn.so.9: cannot open ...)". From any thread.
   virtual std::string status() const = 0;
 };
 /// JAMBALAYA_ATTENTION=own takes no library; =cudnn throws Error(usage) where it is not there or refuses what
