@@ -134,6 +134,11 @@ class NcclBackend final : public DeviceBackend {
     }
     const int slot = Watchdog::instance().begin(
         {.group = name_.c_str(), .size = size(), .kind = "end of NCCL", .number = 0, .bytes = 0});
+    try {
+      accelerator_.synchronize(stream_);  // what is enqueued still uses what is about to be freed
+    } catch (const std::exception&) {
+      // The device is lost, and what was lost with it has been told where it was waited for.
+    }
     nccl_.comm_destroy(comm_);
     Watchdog::instance().end(slot);
   }
