@@ -12,7 +12,6 @@ void CudaOps::rms_norm_forward(Context&, const RmsNormForward&) { missing("rms_n
 void CudaOps::rms_norm_backward(Context&, const RmsNormBackward&) { missing("rms_norm_backward"); }
 void CudaOps::ssm_norms_forward(Context&, const SsmNormsForward&) { missing("ssm_norms_forward"); }
 void CudaOps::ssm_norms_backward(Context&, const SsmNormsBackward&) { missing("ssm_norms_backward"); }
-void CudaOps::scan_backward(Context&, const ScanBackward&) { missing("scan_backward"); }
 void CudaOps::swiglu_forward(Context&, const SwigluForward&) { missing("swiglu_forward"); }
 void CudaOps::swiglu_backward(Context&, const SwigluBackward&) { missing("swiglu_backward"); }
 void CudaOps::multiply_add(Context&, const MultiplyAdd&) { missing("multiply_add"); }
