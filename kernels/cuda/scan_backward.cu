@@ -19,10 +19,10 @@ __global__ __launch_bounds__(kScanThreads,
   using Walk = BackwardWalk<A, D, kAsync, kOneBlock>;
   Walk walk{in, out, *dynamic_shared<BackwardTile<A>>()};
   walk.piece = pieces[blockIdx.x / groups];
-  walk.e0 = blockIdx.x % groups * kBackwardChannels;
+  walk.e0 = int(blockIdx.x % groups) * kBackwardChannels;
   walk.begin(blockIdx.x);
   BackwardVisit visit{walk.piece.begin, walk.piece.end};
-  visit.start((walk.piece.end - 1) / kScanChunk);
+  visit.start((walk.piece.end - 1) / BackwardVisit::kChunk);
   walk.stage(0, visit);
   for (int buffer = 0, more = 1; more; buffer ^= 1) {
     cp_async_wait<0>();

@@ -50,17 +50,17 @@ struct BackwardTile {
 
 /// The order in which a block visits the tiles of a piece.
 struct BackwardVisit {
-  static constexpr int kTiles = int(kScanChunk) / kBackwardTile;
-  int64_t begin, end;  ///< of the piece
-  int64_t chunk;
+  static constexpr int kChunk = int(kScanChunk), kTiles = kChunk / kBackwardTile;
+  int begin, end;  ///< of the piece
+  int chunk;
   int tile, first, last;  ///< in the chunk
   bool reverse;
 
-  __device__ void start(int64_t c) {
+  __device__ void start(int c) {
     chunk = c;
-    const int64_t t = c * kScanChunk;
-    first = begin > t ? int(begin - t) / kBackwardTile : 0;
-    last = end < t + kScanChunk ? int(end - 1 - t) / kBackwardTile : kTiles - 1;
+    const int t = c * kChunk;
+    first = begin > t ? (begin - t) / kBackwardTile : 0;
+    last = (end - 1 - t) / kBackwardTile < kTiles - 1 ? (end - 1 - t) / kBackwardTile : kTiles - 1;
     tile = first, reverse = first == last;
   }
   /// False after the piece's first tile.
@@ -70,18 +70,18 @@ struct BackwardVisit {
     } else if (tile > first) {
       tile--;
     } else {
-      if (chunk * kScanChunk <= begin) return false;
+      if (chunk * kChunk <= begin) return false;
       start(chunk - 1);
     }
     return true;
   }
-  __device__ int64_t token() const {
-    const int64_t t = chunk * kScanChunk + tile * kBackwardTile;
+  __device__ int token() const {
+    const int t = chunk * kChunk + tile * kBackwardTile;
     return t < begin ? begin : t;
   }
   __device__ int count() const {
-    const int64_t t = chunk * kScanChunk + (tile + 1) * kBackwardTile;
-    return int((t < end ? t : end) - token());
+    const int left = end - chunk * kChunk - tile * kBackwardTile;  // tokens beyond 2^31 would overflow a sum
+    return (left < kBackwardTile ? left : kBackwardTile) - (token() - chunk * kChunk - tile * kBackwardTile);
   }
 };
 
@@ -98,7 +98,7 @@ struct BackwardWalk {
   ScanPiece piece;
   float *b, *c;             ///< [2][kTile][padded]
   float *entries, *memory;  ///< this thread's of this block
-  int64_t e0, e, size;      ///< the block's first channel, this lane's first; N E
+  int e0, e;                ///< the block's first channel, this lane's first
   int warp, lane, padded, column, row;
   bool active;  ///< the warp has channels
   States h, rate, carry, drate;
@@ -112,7 +112,7 @@ struct BackwardWalk {
     padded = kOneBlock ? kStateBlock : int((in.states + kStateBlock - 1) / kStateBlock * kStateBlock);
     const int blocks = padded / kStateBlock;
     b = reinterpret_cast<float*>(&tile + 1), c = b + 2 * kTile * padded;
-    warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32, size = in.states * in.channels;
+    warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
     e = e0 + 32 * warp + lane / 4 * 4, active = e0 + 32 * warp < in.channels;
     column = int(threadIdx.x) % (kChannels / kVector) * kVector,
     row = int(threadIdx.x) / (kChannels / kVector);
@@ -137,6 +137,8 @@ struct BackwardWalk {
     }
   }
 
+  __device__ __forceinline__ int64_t size() const { return in.states * in.channels; }
+
   // ---- states between registers and memory ----
   template <bool kStore>
   __device__ __forceinline__ static void exchange(float* at, States& x) {
@@ -160,37 +162,36 @@ struct BackwardWalk {
   }
   /// An entry [N, E] of the menu's; a null source is zero.
   __device__ __forceinline__ void load_entry(States& x, const float* from, int block) const {
+    const int n = block * kStateBlock + lane % 4 * 4;
+    if (from) from += n * in.channels + e;
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
-      const int64_t n = block * kStateBlock + lane % 4 * 4 + j;
+    for (int j = 0; j < 4; j++, from += from ? in.channels : 0)
 #pragma unroll
-      for (int i = 0; i < 4; i++)
-        x[i][j] = from && e + i < in.channels && n < in.states ? from[n * in.channels + e + i] : 0.f;
-    }
+      for (int i = 0; i < 4; i++) x[i][j] = from && e + i < in.channels && n + j < in.states ? from[i] : 0.f;
   }
   __device__ __forceinline__ void store_entry(float* to, const States& x, int block) const {
+    const int n = block * kStateBlock + lane % 4 * 4;
+    to += n * in.channels + e;
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
-      const int64_t n = block * kStateBlock + lane % 4 * 4 + j;
+    for (int j = 0; j < 4; j++, to += in.channels)
 #pragma unroll
       for (int i = 0; i < 4; i++)
-        if (e + i < in.channels && n < in.states) to[n * in.channels + e + i] = x[i][j];
-    }
+        if (e + i < in.channels && n + j < in.states) to[i] = x[i][j];
   }
   /// The state that enters a visit's first token: at the chunk's begin what the forward kept or, where the
   /// piece begins inside the chunk, the segment's start state; else what was put by.
   __device__ __forceinline__ void load_state(const BackwardVisit& v, int block) {
     if (v.tile != v.first) return exchange<false>(entry(v.tile, block), h);
-    const int64_t t = v.token();
+    const int t = v.token();
     load_entry(h,
-               t % kScanChunk == 0 ? out.kept + v.chunk * size
-                                   : start_entry(in.h0, size, int64_t(out.segment_of[t]), in.ends_only),
+               t % BackwardVisit::kChunk == 0 ? out.kept + v.chunk * size()
+                                              : start_entry(in.h0, size(), out.segment_of[t], in.ends_only),
                block);
   }
 
   // ---- tiles ----
   __device__ void stage(int buffer, const BackwardVisit& v) {
-    const int64_t t = v.token();
+    const int t = v.token();
     const int count = v.count(), at = buffer * kTile * padded;
     auto& raw = tile.raw[buffer];
     stage_rows<kAsync, kTile>(raw[0], in.u, in.u_stride, t, count, e0, in.channels);
@@ -238,11 +239,11 @@ struct BackwardWalk {
   /// Forward over the tile, run by run (a run is the part of a segment inside the tile). kKeep: into
   /// `before`.
   template <bool kKeep>
-  __device__ __forceinline__ void forward(int64_t t, int count, int block, const float* b_row) {
+  __device__ __forceinline__ void forward(int t, int count, int block, const float* b_row) {
     for (int i = 0, end; i < count; i = end) {
-      const int64_t s = out.segment_of[t + i], segment_end = in.offsets[s + 1] - t;
-      end = segment_end < count ? int(segment_end) : count;
-      if (t + i == in.offsets[s]) load_entry(h, start_entry(in.h0, size, s, in.ends_only), block);
+      const int s = out.segment_of[t + i], segment_end = in.offsets[s + 1] - t;
+      end = segment_end < count ? segment_end : count;
+      if (t + i == in.offsets[s]) load_entry(h, start_entry(in.h0, size(), s, in.ends_only), block);
 #pragma unroll 2
       for (int k = i; k < end; k++) {
         if (kKeep)
@@ -329,28 +330,28 @@ struct BackwardWalk {
     tile.channel_sums[warp][i][(lane & 16) + lane % 4 * 4 + lane / 4 % 4] = one;
   }
 
-  __device__ __forceinline__ void backward(int64_t t, int count, int block, const float* b_row,
+  __device__ __forceinline__ void backward(int t, int count, int block, const float* b_row,
                                            const float* c_row) {
     for (int end = count, i; end > 0; end = i) {
-      const int64_t s = out.segment_of[t + end - 1], segment_begin = in.offsets[s] - t;
-      i = segment_begin > 0 ? int(segment_begin) : 0;
+      const int s = out.segment_of[t + end - 1], segment_begin = in.offsets[s] - t;
+      i = segment_begin > 0 ? segment_begin : 0;
       if (t + end == in.offsets[s + 1])
-        load_entry(carry, end_entry(out.dh_last, size, s, in.segments, in.ends_only), block);
+        load_entry(carry, end_entry(out.dh_last, size(), s, in.segments, in.ends_only), block);
       else if (t + end == piece.end)
-        load_entry(carry, out.entering + piece.slot * size, block);
+        load_entry(carry, out.entering + piece.slot * size(), block);
 #pragma unroll
       for (int m = 0; m < 4; m++) load<4>(h[m], tile.before[end - 1][warp][m][lane]);
       step(end - 1, b_row);
 #pragma unroll 1
       for (int k = end - 1; k >= i; k--) back(k, b_row, c_row, block);
-      float* const dh0 = t + i == in.offsets[s] ? start_entry(out.dh0, size, s, in.ends_only) : nullptr;
+      float* const dh0 = t + i == in.offsets[s] ? start_entry(out.dh0, size(), s, in.ends_only) : nullptr;
       if (dh0) store_entry(dh0, carry, block);
     }
   }
 
   /// A visit's walk over one state block. Forward: what enters the next tile is put by.
   __device__ void walk(const BackwardVisit& v, int buffer, int block) {
-    const int64_t t = v.token();
+    const int t = v.token();
     const int count = v.count(), at = buffer * kTile * padded + block * kStateBlock + lane % 4 * 4;
     if (!kOneBlock) exchange<false>(block);
     if (v.reverse || !kOneBlock || v.tile == v.first) load_state(v, block);
@@ -366,10 +367,11 @@ struct BackwardWalk {
 
   // ---- results ----
   /// dB and dC of the tile and state block, over the block's channels: warps in their order.
-  __device__ __forceinline__ void store_channel_sums(int64_t t, int count, int block) {
+  __device__ __forceinline__ void store_channel_sums(int t, int count, int block) {
     const int64_t left = in.channels - e0;
     const int warps = left < kChannels ? int(left + 31) / 32 : kBackwardWarps, blocks = padded / kStateBlock;
-    float* const to = out.coefficient_sums + (e0 / kChannels * out.tokens + t - out.begin) * 2 * padded;
+    float* const to =
+        out.coefficient_sums + (int64_t(e0 / kChannels) * out.tokens + t - out.begin) * 2 * padded;
     for (int i = int(threadIdx.x); i < count * 2 * kStateBlock; i += kScanThreads) {
       const int token = i / (2 * kStateBlock), k = i % (2 * kStateBlock);
       float sum = tile.channel_sums[0][token][k];
@@ -378,7 +380,7 @@ struct BackwardWalk {
     }
   }
 
-  __device__ __forceinline__ void finish(int buffer, int64_t t, int count) {
+  __device__ __forceinline__ void finish(int buffer, int t, int count) {
     if (e0 + column >= in.channels) return;
     for (int i = row; i < count; i += kRows) {
       float u[kVector], s[kVector], dy[kVector], ma[kVector], gb[kVector], delta[kVector];
