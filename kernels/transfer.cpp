@@ -40,12 +40,26 @@ void synchronize(const Context& ctx) {
   if (ctx.device == Device::cuda) ctx.accelerator->synchronize(ctx.stream);
 }
 
-Tensor to_device(const Context& ctx, const Tensor& x, const char* tag) {
+Context transfer_context(Accelerator* accelerator) {
+  Context ctx;
+  if (!accelerator) return ctx;
+  ctx.device = Device::cuda;
+  ctx.accelerator = accelerator;
+  ctx.stream = accelerator->compute_stream();
+  return ctx;
+}
+
+Tensor to_device(const Context& ctx, const Tensor& x, Arena& arena, const char* tag) {
   if (x.device == ctx.device || !x) return x;
   Tensor there = x;
-  there.data = ctx.scratch->take(x.bytes(), tag), there.device = ctx.device, there.row_stride = x.columns();
+  there.data = arena.take(x.bytes(), tag), there.device = ctx.device, there.row_stride = x.columns();
   copy(ctx, x, there);
   return there;
+}
+
+Tensor to_device(const Context& ctx, const Tensor& x, const char* tag) {
+  if (x.device == ctx.device || !x) return x;
+  return to_device(ctx, x, *ctx.scratch, tag);
 }
 
 }  // namespace jambalaya

@@ -15,8 +15,13 @@ void clear(const Context& ctx, const Tensor& x);
 /// Waits until all that was enqueued is done. Nothing to do with Device::cpu.
 void synchronize(const Context& ctx);
 
-/// x itself where it lies in the context's memory, else a copy of it in scratch (the caller holds an
-/// ArenaScope).
+/// A context that can only move bytes: on the compute stream of `accelerator`, or on the host where it is
+/// null. For tensors that are made or read outside of a pass.
+Context transfer_context(Accelerator* accelerator);
+
+/// x itself where it lies in the context's memory, else a copy of it in `arena`.
+Tensor to_device(const Context& ctx, const Tensor& x, Arena& arena, const char* tag);
+/// As above, in scratch (the caller holds an ArenaScope).
 Tensor to_device(const Context& ctx, const Tensor& x, const char* tag);
 /// A host vector in the context's memory: a view of it with Device::cpu, else a copy in `arena`.
 template <class T>

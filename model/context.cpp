@@ -1,12 +1,10 @@
 #include "model/context.h"
 
-#include <cstring>
+#include "kernels/transfer.h"
 
 namespace jambalaya {
 
 namespace {
-
-void clear(const Tensor& x) { std::memset(x.data, 0, size_t(x.bytes())); }
 
 /// Calls f(j, token) for every row j of rank's halo that holds a token of its first document: the token's
 /// number in the whole stream.
@@ -28,8 +26,8 @@ void halo_from_left(const Pass& pass, const Tensor& x, const Tensor& halo) {
   ArenaScope scope(*pass.ctx.scratch);
   Tensor tail = pass.scratch(DType::f32, {rows, e}, "conv tail");
   Tensor tails = pass.scratch(DType::f32, {shard.ranks(), rows, e}, "conv tails");
-  clear(tail);
-  clear(halo);
+  clear(pass.ctx, tail);
+  clear(pass.ctx, halo);
   if (have)
     pass.ops().scale_copy(pass.ctx,
                           {.x = x.slice_rows(t - have, t), .y = tail.slice_rows(rows - have, rows)});
@@ -67,7 +65,7 @@ void StateCarry::from_left(const Pass& pass, const ScanCarryForward& summary) {
   h_in = pass.keep(DType::f32, {1, n, e}, "scan carry");
   ArenaScope scope(*pass.ctx.scratch);
   Tensor own = pass.scratch(DType::f32, {2, n, e}, "scan carry");
-  clear(own);
+  clear(pass.ctx, own);
   if (pass.tokens()) {
     ScanCarryForward op = summary;
     op.h_end = own.at(0);
@@ -75,7 +73,7 @@ void StateCarry::from_left(const Pass& pass, const ScanCarryForward& summary) {
     pass.ops().scan_carry_forward(pass.ctx, op);
   }
   pass.regions.mesh().context().all_gather(own, maps);
-  clear(h_in);
+  clear(pass.ctx, h_in);
   const Tensor state = h_in.at(0);
   for (int r = 0; r < shard.rank(); r++) {
     const StreamPart& part = shard.part(r);
@@ -86,7 +84,7 @@ void StateCarry::from_left(const Pass& pass, const ScanCarryForward& summary) {
     else
       pass.ops().scale_copy(pass.ctx, {.x = end, .y = state});
   }
-  if (!shard.part(shard.rank()).continues_left()) clear(h_in);
+  if (!shard.part(shard.rank()).continues_left()) clear(pass.ctx, h_in);
 }
 
 Tensor StateCarry::from_right(const Pass& pass, const ScanCarryBackward& summary) const {
@@ -96,14 +94,14 @@ Tensor StateCarry::from_right(const Pass& pass, const ScanCarryBackward& summary
   ArenaScope scope(*pass.ctx.scratch);
   Tensor own = pass.scratch(DType::f32, {n, e}, "scan carry gradient"),
          all = pass.scratch(DType::f32, {shard.ranks(), n, e}, "scan carry gradients");
-  clear(own);
+  clear(pass.ctx, own);
   if (shard.part(shard.rank()).continues_left()) {
     ScanCarryBackward op = summary;
     op.dh0 = own;
     pass.ops().scan_carry_backward(pass.ctx, op);
   }
   pass.regions.mesh().context().all_gather(own, all);
-  clear(g);
+  clear(pass.ctx, g);
   const Tensor state = g.at(0);
   for (int r = shard.ranks() - 1; r > shard.rank(); r--) {
     const StreamPart& part = shard.part(r);
@@ -113,7 +111,7 @@ Tensor StateCarry::from_right(const Pass& pass, const ScanCarryBackward& summary
     else  // zero where no document continues from the left
       pass.ops().scale_copy(pass.ctx, {.x = all.at(r), .y = state});
   }
-  if (!shard.part(shard.rank()).open_end) clear(g);
+  if (!shard.part(shard.rank()).open_end) clear(pass.ctx, g);
   return g;
 }
 

@@ -2,15 +2,18 @@
 // appends to its cache; Mamba carries the last W-1 inputs of the convolution and the scan's state, both in
 // fp32, so a step costs the same whatever the length behind it (attention's own cost aside).
 #include <algorithm>
-#include <cstring>
 
+#include "kernels/transfer.h"
 #include "model/stack.h"
 
 namespace jambalaya {
 
 DecodeState::DecodeState(const ModelConfig& m, Precision precision, int64_t sequences, int64_t max_length,
-                         int tensors)
-    : sequences_(sequences), max_length_(max_length), lengths_(size_t(sequences), 0) {
+                         int tensors, Accelerator* accelerator)
+    : sequences_(sequences),
+      max_length_(max_length),
+      accelerator_(accelerator),
+      lengths_(size_t(sequences), 0) {
   const DType act = precision == Precision::bf16 ? DType::bf16 : DType::f32;
   // A key head is copied where there are fewer than ranks.
   const int64_t kv = std::max<int64_t>(1, m.num_key_value_heads / tensors) * m.head_size(),
@@ -19,9 +22,9 @@ DecodeState::DecodeState(const ModelConfig& m, Precision precision, int64_t sequ
   int64_t bytes = 1 << 20;
   for (LayerKind kind : kinds)
     bytes += kind.mixer == Mixer::attention
-                 ? 2 * sequences * max_length * kv * size_of(act) + 128
-                 : sequences * e * (m.mamba_d_conv - 1 + m.mamba_d_state) * 4 + 128;
-  arena_ = std::make_unique<Arena>("generation state", bytes);
+                 ? 2 * sequences * max_length * kv * size_of(act) + 512
+                 : sequences * e * (m.mamba_d_conv - 1 + m.mamba_d_state) * 4 + 512;
+  arena_ = std::make_unique<Arena>("generation state", bytes, accelerator);
   for (LayerKind kind : kinds) {
     Layer layer;
     if (kind.mixer == Mixer::attention) {
@@ -33,13 +36,15 @@ DecodeState::DecodeState(const ModelConfig& m, Precision precision, int64_t sequ
     }
     layers_.push_back(layer);
   }
+  for (int64_t slot = 0; slot < sequences; slot++) reset(slot);
 }
 
 void DecodeState::reset(int64_t slot) {
   lengths_[size_t(slot)] = 0;
+  const Context ctx = transfer_context(accelerator_);
   for (Layer& layer : layers_)
     for (const Tensor& state : {layer.conv, layer.ssm})
-      if (state) std::memset(state.at(slot).data, 0, size_t(state.at(slot).bytes()));
+      if (state) clear(ctx, state.at(slot));
 }
 
 int64_t DecodeState::kv_bytes() const {
@@ -56,17 +61,14 @@ int64_t DecodeState::recurrent_bytes() const {
 
 /// Those rows of the residual stream.
 Jamba::Impl::Hidden Jamba::Impl::pick(const Pass& pass, const Hidden& hidden,
-                                      const std::vector<int64_t>& rows) const {
+                                      const std::vector<int64_t>& rows) {
   const int64_t n = int64_t(rows.size()), d = config.hidden_size;
   Hidden picked{pass.keep(pass.residual(), {n, d}, "last tokens"),
                 pass.keep(pass.act(), {n, d}, "last tokens")};
-  for (int64_t i = 0; i < n; i++) {
-    const int64_t from = rows[size_t(i)];
-    pass.ops().scale_copy(pass.ctx,
-                          {.x = hidden.h.slice_rows(from, from + 1), .y = picked.h.slice_rows(i, i + 1)});
-    pass.ops().scale_copy(
-        pass.ctx, {.x = hidden.branch.slice_rows(from, from + 1), .y = picked.branch.slice_rows(i, i + 1)});
-  }
+  const std::vector<int32_t> from(rows.begin(), rows.end());
+  const Tensor index = to_device(pass.ctx, from, saved, "last tokens");
+  pass.ops().gather_rows(pass.ctx, {hidden.h, index, picked.h});
+  pass.ops().gather_rows(pass.ctx, {hidden.branch, index, picked.branch});
   return picked;
 }
 
@@ -85,13 +87,14 @@ void Jamba::extend(Context& ctx, DecodeState& state, const Tensor& ids, const st
   }
   DocumentsBuffer documents(lengths, state.lengths_);
   ArenaScope scope(m.saved);
-  Pass pass = m.make_pass(ctx, documents.view(), false);
+  Pass pass = m.make_pass(ctx, m.on_device(ctx, documents.view()), false);
   JAMBALAYA_CHECK(ids.rows() == pass.tokens());
   std::vector<LayerState> states;
   for (const DecodeState::Layer& layer : state.layers_)
     states.push_back(
         {layer.keys, layer.values, make_tensor(key_begin.data(), {sequences}), layer.conv, layer.ssm});
-  Impl::Hidden hidden = m.forward(pass, ids, {}, double(pass.tokens()), &states);
+  Impl::Hidden hidden =
+      m.forward(pass, to_device(ctx, ids, m.saved, "ids"), {}, double(pass.tokens()), &states);
 
   // Only the last token of each segment needs logits. Its rank norms it; all tensor ranks score it.
   const Span own = m.regions.rows(pass.tokens());

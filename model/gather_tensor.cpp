@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/transfer.h"
+
 namespace jambalaya {
 
 std::vector<float> gather_tensor(const Parameters& parameters, const Tensor& owned, int row,
@@ -10,14 +12,18 @@ std::vector<float> gather_tensor(const Parameters& parameters, const Tensor& own
   const PlacementRanks& ranks = parameters.ranks();
   std::vector<float> whole(size_t(r.numel()), 0.0f);
   // Of all holders of an element one brings it; the others add zero.
-  if (first_copy(r, ranks) && shard_group(r, ranks).replica == 0)
+  if (first_copy(r, ranks) && shard_group(r, ranks).replica == 0) {
+    const Context ctx = transfer_context(parameters.accelerator());
     for (const OwnedSlice& slice : parameters.owned()) {
       if (slice.row != row) continue;
-      const float* const from = owned.ptr<float>() + slice.at - slice.begin;
+      const std::vector<float> values =
+          to_host<float>(ctx, owned.slice_rows(slice.at, slice.at + slice.end - slice.begin));
+      const float* const from = values.data() - slice.begin;
       for (const Rectangle& piece : pieces(r, ranks, slice.begin, slice.end))
         for (const Stretch& s : stretches(r, piece))
           std::copy_n(from + s.local, s.count, whole.begin() + s.global);
     }
+  }
   if (world.size() > 1) world.all_reduce(make_tensor(whole.data(), {r.numel()}));
   return whole;
 }

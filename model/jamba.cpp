@@ -1,7 +1,6 @@
 #include "model/jamba.h"
 
-#include <cstring>
-
+#include "kernels/transfer.h"
 #include "model/stack.h"
 
 namespace jambalaya {
@@ -19,9 +18,10 @@ Jamba::~Jamba() = default;
 const ModelConfig& Jamba::config() const { return impl_->config; }
 Arena& Jamba::saved_arena() { return impl_->saved; }
 
-void Jamba::train(Context& ctx, const Batch& batch, const LossScale& scale, Tensor sums) {
+void Jamba::train(Context& ctx, const Batch& host_batch, const LossScale& scale, Tensor sums) {
   Impl& m = *impl_;
   ArenaScope scope(m.saved);
+  const Batch batch = m.on_device(ctx, host_batch);
   Pass pass = m.make_pass(ctx, batch.docs, true, batch.context);
   const int64_t t = pass.rows(), d = m.config.hidden_size;
   Impl::Hidden hidden = m.forward(pass, batch.ids, sums, scale.micro_tokens);
@@ -38,7 +38,7 @@ void Jamba::train(Context& ctx, const Batch& batch, const LossScale& scale, Tens
                .z_scale = float(m.config.head_z_loss_coef * scale.token),
                .loss_sum = sums.slice_rows(kNll, kNll + 2)},
               dy);
-  std::memset(dh.data, 0, size_t(dh.bytes()));
+  clear(ctx, dh);
   pass.ops().rms_norm_backward(ctx, {.dy = dy,
                                      .h = h_sum,
                                      .weight = m.parameters.value(m.final_norm),
@@ -51,10 +51,11 @@ void Jamba::train(Context& ctx, const Batch& batch, const LossScale& scale, Tens
   if (on_gradients && m.config.tie_word_embeddings) on_gradients(int(m.layers.size()));
 }
 
-void Jamba::evaluate(Context& ctx, const Batch& batch, Tensor sums, Tensor nll, Tensor correct,
+void Jamba::evaluate(Context& ctx, const Batch& host_batch, Tensor sums, Tensor nll, Tensor correct,
                      Tensor logits) {
   Impl& m = *impl_;
   ArenaScope scope(m.saved);
+  const Batch batch = m.on_device(ctx, host_batch);
   Pass pass = m.make_pass(ctx, batch.docs, false, batch.context);
   double tokens = double(m.regions.routed(pass.tokens()).count());
   m.regions.sum_over_tokens(ctx, make_tensor(&tokens, {1}));

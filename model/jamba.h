@@ -13,7 +13,8 @@
 
 namespace jambalaya {
 
-/// Tokens of one micro-batch on this rank, packed; documents never see each other.
+/// Tokens of one micro-batch on this rank, packed; documents never see each other. All of it may lie in host
+/// memory, which may be changed once the call that takes it has returned.
 struct Batch {
   Tensor ids;      ///< i32 [T]
   Tensor targets;  ///< i32 [T]: the next token of the same document; negative where there is none or it is
@@ -33,9 +34,9 @@ struct LossScale {
   double micro_tokens = 0;  ///< tokens of this micro-batch over all ranks that share it
 };
 
-/// Where the sums of a step are added up: f64 [kLossSums] in device memory. Each is this context shard's
-/// part, or that of the whole micro-batch where it says so, and equal on all tensor ranks, which see the same
-/// tokens: sums over Mesh::tokens() are those of the batch.
+/// Where the sums of a step are added up: f64 [kLossSums] in the context's memory. Each is this context
+/// shard's part, or that of the whole micro-batch where it says so, and equal on all tensor ranks, which see
+/// the same tokens: sums over Mesh::tokens() are those of the batch.
 enum LossSum : int {
   kNll,         ///< nats over counted targets
   kHeadZ,       ///< squared logsumexp of the output logits over counted targets
@@ -61,7 +62,8 @@ class DecodeState;
 
 class Jamba {
  public:
-  /// `saved_bytes` bounds the arena that keeps activations for the backward.
+  /// Computes where the parameters are. `saved_bytes` bounds the arena that keeps activations for the
+  /// backward.
   Jamba(Parameters& parameters, Regions& regions, int64_t saved_bytes = int64_t(1) << 40);
   ~Jamba();
   const ModelConfig& config() const;
@@ -72,11 +74,14 @@ class Jamba {
   bool telemetry = false;
 
   // Every rank of the world makes the same calls at the same time, without tokens where it has none; tensor
-  // ranks pass the same tokens.
+  // ranks pass the same tokens. Contexts are those of the parameters' device and its compute stream. Results
+  // lie in the context's memory. The host waits for the device only where experts on several ranks exchange
+  // rows (ExpertRoute).
 
   /// Forward and backward of one micro-batch; gradients are added to what is there.
   void train(Context& ctx, const Batch& batch, const LossScale& scale, Tensor sums);
-  /// Of the last forward with telemetry on (reads device memory).
+  /// Of the last forward with telemetry on. Waits for the device; all tensor ranks call it together and get
+  /// the same.
   std::vector<LayerTelemetry> layer_telemetry() const;
 
   /// Forward alone. Optional: nll f32 [T] per token, correct u8 [T], logits f32 [T, V] (small inputs: it is
@@ -85,8 +90,9 @@ class Jamba {
                 Tensor logits = {});
 
   /// Continues the sequences of `state` by the tokens of `batch` (segment s belongs to sequence slot s;
-  /// lengths may differ, also 0) and writes the logits of each segment's last token: f32 [S, V], equal on all
-  /// tensor ranks. Works for prefill in chunks of any size and for single steps alike.
+  /// lengths may differ, also 0; ids may lie in host memory) and writes the logits of each segment's last
+  /// token: f32 [S, V], equal on all tensor ranks. Works for prefill in chunks of any size and for single
+  /// steps alike.
   void extend(Context& ctx, DecodeState& state, const Tensor& ids, const std::vector<int64_t>& lengths,
               Tensor logits);
 
@@ -100,9 +106,9 @@ class Jamba {
 class DecodeState {
  public:
   /// `sequences` slots of at most `max_length` tokens; `tensors` ranks share heads and channels, whose shares
-  /// are of equal size.
+  /// are of equal size. In the memory of `accelerator`, or of the host where it is null.
   DecodeState(const ModelConfig& config, Precision precision, int64_t sequences, int64_t max_length,
-              int tensors = 1);
+              int tensors = 1, Accelerator* accelerator = nullptr);
   int64_t sequences() const { return sequences_; }
   int64_t max_length() const { return max_length_; }
   int64_t length(int64_t slot) const { return lengths_[size_t(slot)]; }
@@ -117,6 +123,7 @@ class DecodeState {
     Tensor conv, ssm;     ///< f32 [S, W-1, E], [S, N, E], E this rank's channels
   };
   int64_t sequences_, max_length_;
+  Accelerator* accelerator_;
   std::vector<int64_t> lengths_;
   std::vector<Layer> layers_;
   std::unique_ptr<Arena> arena_;

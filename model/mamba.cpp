@@ -139,8 +139,10 @@ void Mamba::backward(const Pass& pass, const Tensor& x_TD, const Tensor& dy_TD, 
   Tensor du = pass.scratch(DType::f32, {t, e}, "mamba du"), ds = pass.scratch(pass.act(), {t, e}, "mamba ds");
   // One buffer, so that one collective sums all three (see below).
   Tensor inner = pass.scratch(DType::f32, {t * (r + 2 * n)}, "mamba d dt, dB, dC");
-  Tensor ddt = make_tensor(inner.ptr<float>(), {t, r}), db = make_tensor(inner.ptr<float>() + t * r, {t, n}),
-         dc = make_tensor(inner.ptr<float>() + t * (r + n), {t, n});
+  auto piece = [&](int64_t begin, int64_t columns) {
+    return make_tensor(inner.address(begin), DType::f32, {t, columns}, inner.device);
+  };
+  Tensor ddt = piece(0, r), db = piece(t * r, n), dc = piece(t * (r + n), n);
   Tensor h_in, dh_last;
   if (pass.context) {
     h_in = saved_.carry.h_in;

@@ -70,14 +70,16 @@ void Moe::forward(const Pass& pass, const Tensor& x_TD, const Tensor& y_TD) {
                               .a = in,
                               .w = pass.parameters.compute(gate_up_),
                               .y = s.gate_up,
-                              .offsets = s.route.offsets()});
+                              .offsets = s.route.offsets(),
+                              .host_offsets = s.route.host_offsets()});
   ops.swiglu_forward(pass.ctx, {s.gate_up, h});
   Tensor out = s.route.partial(pass.ctx, s.out);
   ops.grouped_gemm(pass.ctx, {.kind = Kind::forward,
                               .a = h,
                               .w = pass.parameters.compute(down_),
                               .y = out,
-                              .offsets = s.route.offsets()});
+                              .offsets = s.route.offsets(),
+                              .host_offsets = s.route.host_offsets()});
   s.route.collect(pass.ctx, out, s.out);
   ops.combine_forward(pass.ctx, {s.out, s.row_of, s.weight, y});
   pass.regions.spread_routed(pass.ctx, y_TD);
@@ -88,6 +90,7 @@ void Moe::experts_backward(const Pass& pass, const Tensor& in, const Tensor& dou
   Ops& ops = pass.ops();
   const Saved& s = saved_;
   const Tensor& offsets = s.route.offsets();
+  const int32_t* const host_offsets = s.route.host_offsets();
   const int64_t arrived = s.route.arrived(), f = s.gate_up.columns() / 2;
   Tensor h = pass.scratch(pass.act(), {arrived, f}, "experts hidden"),
          dh = pass.scratch(pass.act(), {arrived, f}, "experts d hidden"),
@@ -97,23 +100,27 @@ void Moe::experts_backward(const Pass& pass, const Tensor& in, const Tensor& dou
                               .a = dout,
                               .w = pass.parameters.gradient(down_),
                               .y = h,
-                              .offsets = offsets});
+                              .offsets = offsets,
+                              .host_offsets = host_offsets});
   ops.grouped_gemm(pass.ctx, {.kind = Kind::input_gradient,
                               .a = dout,
                               .w = pass.parameters.compute(down_),
                               .y = dh,
-                              .offsets = offsets});
+                              .offsets = offsets,
+                              .host_offsets = host_offsets});
   ops.swiglu_backward(pass.ctx, {dh, s.gate_up, dgate_up});
   ops.grouped_gemm(pass.ctx, {.kind = Kind::weight_gradient,
                               .a = dgate_up,
                               .w = pass.parameters.gradient(gate_up_),
                               .y = in,
-                              .offsets = offsets});
+                              .offsets = offsets,
+                              .host_offsets = host_offsets});
   ops.grouped_gemm(pass.ctx, {.kind = Kind::input_gradient,
                               .a = dgate_up,
                               .w = pass.parameters.compute(gate_up_),
                               .y = din,
-                              .offsets = offsets});
+                              .offsets = offsets,
+                              .host_offsets = host_offsets});
 }
 
 void Moe::backward(const Pass& pass, const Tensor& x_TD, const Tensor& dy_TD, const Tensor& dx_TD) {

@@ -17,8 +17,10 @@ double seconds_since(Clock::time_point start) {
 
 ParameterSync::ParameterSync(Parameters& parameters, Mesh& mesh, int64_t bucket_bytes)
     : parameters_(parameters),
+      queue_(mesh.link()),
       groups_{{&mesh.dense_shard(), &mesh.dense_replicas(), nullptr, {}},
               {&mesh.expert_shard(), &mesh.expert_replicas(), nullptr, {}}} {
+  JAMBALAYA_CHECK(parameters.accelerator() == mesh.link().accelerator, "parameters of another device");
   bool sharded = false;
   for (size_t i = 0; i < parameters.parts().size(); i++) {
     const Part& part = parameters.parts()[i];
@@ -41,7 +43,7 @@ ParameterSync::ParameterSync(Parameters& parameters, Mesh& mesh, int64_t bucket_
 ParameterSync::~ParameterSync() {
   parameters_.set_lender(nullptr);
   try {
-    queue_.drain();  // jobs use what is about to go
+    queue_.drain();  // jobs use what is about to go (what they enqueued on a device, Arena waits for)
   } catch (const std::exception&) {
     // Someone lost a peer and is on the way out: the error that brought us here is the one to be told.
   }
@@ -93,7 +95,8 @@ void ParameterSync::gather_unit(int unit) {
     TraceScope scope(trace::numbered("gather values of unit", unit), "gather", "unit", unit, bytes);
     for (int i : parts_[size_t(unit)]) {
       const Part& part = parameters_.parts()[size_t(i)];
-      if (stays(part)) gather_values(parameters_, i, memory_[size_t(i)], *group_of(part).shard);
+      if (stays(part))
+        gather_values(queue_.context(), parameters_, i, memory_[size_t(i)], *group_of(part).shard);
     }
   });
 }
@@ -161,7 +164,8 @@ void ParameterSync::reduce_sharded(int index) {
     if (!stays(part) && group.replicas->size() == 1) return;  // the ring has done it all
     TraceScope scope(trace::numbered("reduce gradients of unit", part.unit), "reduce", "unit", part.unit,
                      part.size * int64_t(sizeof(float)));
-    if (stays(part)) reduce_gradients(parameters_, index, memory_[size_t(index)], *group.shard, false);
+    if (stays(part))
+      reduce_gradients(queue_.context(), parameters_, index, memory_[size_t(index)], *group.shard, false);
     if (group.replicas->size() > 1)
       group.replicas->all_reduce(
           parameters_.owned_gradient().slice_rows(part.owned, part.owned + part.owned_size()));

@@ -7,7 +7,8 @@
 //   is given back
 //
 // The main thread sums over tensor ranks first; all that goes over shard and replica groups is done by one
-// communication thread.
+// communication thread, on a device in its stream: where this says that it waits, the computing thread waits
+// until the work is enqueued, and the computing stream until it is done.
 #pragma once
 #include <memory>
 #include <vector>
@@ -22,7 +23,8 @@ namespace jambalaya {
 
 class ParameterSync final : public UnitLender {
  public:
-  /// Becomes the lender of `parameters`, which must have been made for this mesh; both must outlive this.
+  /// Becomes the lender of `parameters`, which must have been made for this mesh and lie on the device of its
+  /// link; both must outlive this.
   ParameterSync(Parameters& parameters, Mesh& mesh, int64_t bucket_bytes);
   ~ParameterSync() override;
 

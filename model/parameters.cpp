@@ -4,24 +4,35 @@
 #include <stdexcept>
 
 #include "kernels/ops.h"
+#include "kernels/transfer.h"
 
 namespace jambalaya {
 
 Parameters::Parameters(const ModelConfig& config, Precision precision, bool with_gradients,
-                       const PlacementRanks& ranks)
-    : config_(config), precision_(precision), ranks_(ranks), table_(parameter_table(config)) {
+                       const PlacementRanks& ranks, Accelerator* accelerator)
+    : config_(config),
+      precision_(precision),
+      ranks_(ranks),
+      accelerator_(accelerator),
+      table_(parameter_table(config)) {
   for (const ParameterRow& row : table_) shapes_.push_back(local_shape(row, ranks_));
   plan_ = plan_parts(table_, ranks_, precision == Precision::bf16);
   const Residents n = residents(plan_, ranks_, with_gradients);
-  parameter_arena_ =
-      std::make_unique<Arena>("parameters", (plan_.owned_size + n.values) * 4 + n.compute * 2 + 4096);
+  parameter_arena_ = std::make_unique<Arena>(
+      "parameters", (plan_.owned_size + n.values) * 4 + n.compute * 2 + 4096, accelerator);
   masters_ = parameter_arena_->tensor(DType::f32, {plan_.owned_size}, "masters");
   if (with_gradients) {
-    gradient_arena_ = std::make_unique<Arena>("gradients", (plan_.owned_size + n.gradients) * 4 + 4096);
+    gradient_arena_ =
+        std::make_unique<Arena>("gradients", (plan_.owned_size + n.gradients) * 4 + 4096, accelerator);
     gradients_ = gradient_arena_->tensor(DType::f32, {plan_.owned_size}, "gradients");
     if (n.gradients)
       whole_gradients_ =
           gradient_arena_->tensor(DType::f32, {n.gradients}, "gradients before their reduction");
+  }
+  if (accelerator) {  // fresh host memory is zero, and padding stays so; device memory holds anything
+    const Context ctx = transfer_context(accelerator);
+    for (const Tensor& t : {masters_, gradients_, whole_gradients_})
+      if (t) clear(ctx, t);
   }
   place_resident();
 }
@@ -69,6 +80,7 @@ Tensor Parameters::shaped(int row, void* part_memory, DType dtype) const {
   Tensor t;
   t.data = static_cast<char*>(part_memory) + at * size_of(dtype);
   t.dtype = dtype;
+  t.device = device();
   t.rank = int(shape.size());
   std::copy(shape.begin(), shape.end(), t.shape.begin());
   t.row_stride = t.columns();
@@ -104,24 +116,39 @@ Tensor Parameters::owned_gradient() const {
 Tensor Parameters::owned_compute(int part) const {
   const Part& p = plan_.parts[size_t(part)];
   if (!p.compute || p.shards > 1) return {};
-  return make_tensor(memory_[size_t(part)].compute, {p.size});
+  return make_tensor(memory_[size_t(part)].compute, DType::bf16, {p.size}, device());
+}
+
+/// Elements [begin, end) of a slice, counted from its first.
+void Parameters::initialize_slice(const OwnedSlice& slice, uint64_t seed, int64_t begin, int64_t end,
+                                  float* out) const {
+  const ParameterRow& row = table_[size_t(slice.row)];
+  float* const row_start = out - slice.begin - begin;
+  for (const Rectangle& piece : pieces(row, ranks_, slice.begin + begin, slice.begin + end))
+    for (const Stretch& run : stretches(row, piece))
+      initial_values(config_, row, seed, run.global, run.global + run.count, row_start + run.local);
 }
 
 void Parameters::initialize(uint64_t seed, ThreadPool* pool) {
-  constexpr int64_t kChunk = 1 << 16;
+  constexpr int64_t kChunk = 1 << 16, kStaged = 1 << 22;  // elements: of a thread, on their way to a device
+  const Context ctx = transfer_context(accelerator_);
+  std::vector<float> staged;
   for (const OwnedSlice& slice : plan_.slices) {
-    const ParameterRow& row = table_[size_t(slice.row)];
-    float* const out = masters_.ptr<float>() + slice.at - slice.begin;  // where the row would begin
-    auto fill = [&](int64_t begin, int64_t end) {
-      for (const Rectangle& piece : pieces(row, ranks_, slice.begin + begin, slice.begin + end))
-        for (const Stretch& run : stretches(row, piece))
-          initial_values(config_, row, seed, run.global, run.global + run.count, out + run.local);
-    };
-    const int64_t n = slice.end - slice.begin;
-    if (pool)
-      pool->run_range(n, kChunk, fill);
-    else
-      fill(0, n);
+    const int64_t n = slice.end - slice.begin, most = accelerator_ ? std::min(n, kStaged) : n;
+    if (accelerator_) staged.resize(size_t(most));
+    for (int64_t first = 0; first < n; first += most) {
+      const int64_t count = std::min(most, n - first);
+      const Tensor there = masters_.slice_rows(slice.at + first, slice.at + first + count);
+      float* const out = accelerator_ ? staged.data() : there.ptr<float>();
+      auto fill = [&](int64_t begin, int64_t end) {
+        initialize_slice(slice, seed, first + begin, first + end, out + begin);
+      };
+      if (pool)
+        pool->run_range(count, kChunk, fill);
+      else
+        fill(0, count);
+      if (accelerator_) copy(ctx, make_tensor(staged.data(), {count}), there);
+    }
   }
 }
 
@@ -134,12 +161,14 @@ void Parameters::refresh_compute(Context& ctx) {
 }
 
 void Parameters::zero_gradients(Context& ctx) {
-  for (const Tensor& gradients : {gradients_, whole_gradients_})
-    if (gradients)
-      ctx.pool->run_range(gradients.numel(), 1 << 18, [&](int64_t begin, int64_t end) {
-        float* g = gradients.ptr<float>();
-        std::fill(g + begin, g + end, 0.0f);
-      });
+  for (const Tensor& gradients : {gradients_, whole_gradients_}) {
+    if (!gradients) continue;
+    if (ctx.device == Device::cuda)
+      clear(ctx, gradients);
+    else
+      ctx.pool->run_range(gradients.numel(), 1 << 18,
+                          [&](int64_t begin, int64_t end) { clear(ctx, gradients.slice_rows(begin, end)); });
+  }
 }
 
 }  // namespace jambalaya

@@ -33,14 +33,17 @@ struct PartMemory {
 class Parameters {
  public:
   /// Tensors of the rank that stands at `ranks`. Units are numbered as layers are, from 1; unit 0 is the
-  /// embedding, the last one final norm and head.
+  /// embedding, the last one final norm and head. All tensors lie in the memory of `accelerator`, or of the
+  /// host where it is null; whatever else a model needs (Jamba, ParameterSync, ...) follows them there.
   Parameters(const ModelConfig& config, Precision precision, bool with_gradients,
-             const PlacementRanks& ranks = {});
+             const PlacementRanks& ranks = {}, Accelerator* accelerator = nullptr);
   ~Parameters();
 
   const ModelConfig& config() const { return config_; }
   Precision precision() const { return precision_; }
   const PlacementRanks& ranks() const { return ranks_; }
+  Accelerator* accelerator() const { return accelerator_; }
+  Device device() const { return accelerator_ ? Device::cuda : Device::cpu; }
   const std::vector<ParameterRow>& table() const { return table_; }
   /// Index of the row of that name; throws std::logic_error when there is none.
   int index(const std::string& name) const;
@@ -78,7 +81,8 @@ class Parameters {
   Tensor flat_master() const { return masters_; }
   Tensor flat_gradient() const { return owned_gradient(); }
 
-  /// Starts every owned element from (seed, name, global element index): the same values under every layout.
+  /// Starts every owned element from (seed, name, global element index): the same values under every layout
+  /// and on every device. On a device the values are enqueued on its compute stream.
   void initialize(uint64_t seed, ThreadPool* pool = nullptr);
   /// Rewrites compute copies of unsharded parts from the masters (after loading). Sharded ones are rewritten
   /// when they are gathered.
@@ -95,12 +99,14 @@ class Parameters {
   const Arena* gradient_arena() const { return gradient_arena_.get(); }
 
  private:
+  void initialize_slice(const OwnedSlice& slice, uint64_t seed, int64_t begin, int64_t end, float* out) const;
   Tensor shaped(int row, void* part_memory, DType dtype) const;
   void place_resident();
 
   ModelConfig config_;
   Precision precision_;
   PlacementRanks ranks_;
+  Accelerator* accelerator_;
   std::vector<ParameterRow> table_;
   std::vector<std::vector<int64_t>> shapes_;  ///< local, by row
   PartPlan plan_;

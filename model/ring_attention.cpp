@@ -2,16 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
-#include <limits>
 
 #include "kernels/trace.h"
+#include "kernels/transfer.h"
 
 namespace jambalaya {
 
 namespace {
-
-void clear(const Tensor& x) { std::memset(x.data, 0, size_t(x.bytes())); }
 
 class Ring {
  public:
@@ -43,21 +40,26 @@ class Ring {
                            {.x = in.slice_rows(0, rows - first), .y = out.slice_rows(first, rows)});
   }
 
-  /// Calls f(queries, keys, visible) for each pair of one of this rank's chunks and one of those of the block
-  /// that is here after `step` moves, where any query sees any key. Ranges are rows of the balanced parts.
+  /// Calls f(queries, keys, visible, first) for each pair of one of this rank's chunks and one of those of
+  /// the block that is here after `step` moves, where any query sees any key. Ranges are rows of the balanced
+  /// parts. `first`: of these queries' pairs of all steps. Every chunk with tokens has one in step 0, since
+  /// its queries see themselves.
   template <class F>
   void for_each_pair(int step, const F& f) const {
     const int owner = owner_at(step);
     int64_t query_row = 0;
     for (int64_t a : {shard_.first_chunk(shard_.rank()), shard_.second_chunk(shard_.rank())}) {
       int64_t key_row = 0;
+      bool first = step == 0;
       for (int64_t b : {shard_.first_chunk(owner), shard_.second_chunk(owner)}) {
         const TokenRange queries = shard_.chunk(a), keys = shard_.chunk(b);
         if (b <= a) {
           const VisibleKeys visible = visible_keys(shard_.lengths(), queries, keys);
-          if (visible.any)
+          if (visible.any) {
             f(TokenRange{query_row, query_row + queries.count()}, TokenRange{key_row, key_row + keys.count()},
-              visible);
+              visible, first);
+            first = false;
+          }
         }
         key_row += keys.count();
       }
@@ -119,12 +121,10 @@ class Travelling {
 struct PairView {
   PairView(const VisibleKeys& visible)
       : documents(visible.lengths, visible.first_positions),
-        key_begin(visible.key_begin),
-        key_count(visible.key_count) {}
-  Tensor begin() const { return make_tensor(key_begin.data(), {int64_t(key_begin.size())}); }
-  Tensor count() const { return make_tensor(key_count.data(), {int64_t(key_count.size())}); }
+        begin(make_tensor(visible.key_begin.data(), {int64_t(visible.key_begin.size())})),
+        count(make_tensor(visible.key_count.data(), {int64_t(visible.key_count.size())})) {}
   DocumentsBuffer documents;
-  std::vector<int64_t> key_begin, key_count;
+  Tensor begin, count;  ///< i64 [segments], those of `visible`
 };
 
 }  // namespace
@@ -143,31 +143,32 @@ void ring_attention_forward(const Pass& pass, const Tensor& q_TD, const Tensor& 
          part = pass.scratch(DType::f32, {rows, hc}, "ring attention part");
   Tensor lse = lse_HB ? lse_HB : pass.scratch(DType::f32, {heads, rows}, "ring attention logsumexp");
   Tensor part_lse = pass.scratch(DType::f32, {heads, rows}, "ring attention logsumexp");
-  clear(o);
-  std::fill_n(lse.ptr<float>(), lse.numel(), -std::numeric_limits<float>::infinity());
   for (int step = 0; step < ring.steps(); step++) {
     TraceScope traced("ring step forward", "compute", "step", step);
     const Tensor kv = keys_and_values.at(step);
-    ring.for_each_pair(step, [&](TokenRange queries, TokenRange keys, const VisibleKeys& visible) {
+    ring.for_each_pair(step, [&](TokenRange queries, TokenRange keys, const VisibleKeys& visible,
+                                 bool first) {
       const PairView pair(visible);
       const Tensor block = kv.slice_rows(keys.begin, keys.end);
-      const Tensor some = part.slice_rows(queries.begin, queries.end),
-                   some_lse = part_lse.slice_columns(queries.begin, queries.end);
+      const Tensor sum = o.slice_rows(queries.begin, queries.end),
+                   sum_lse = lse.slice_columns(queries.begin, queries.end);
+      // The first result is the sum so far; the others are merged into it.
+      const Tensor some = first ? sum : part.slice_rows(queries.begin, queries.end),
+                   some_lse = first ? sum_lse : part_lse.slice_columns(queries.begin, queries.end);
       pass.ops().attention_forward(pass.ctx, {.q = q.slice_rows(queries.begin, queries.end),
                                               .k = block.slice_columns(0, gc),
                                               .v = block.slice_columns(gc, 2 * gc),
                                               .head_size = ring.head_size(),
                                               .scale = ring.scale(),
                                               .docs = pair.documents.view(),
-                                              .key_begin = pair.begin(),
-                                              .key_count = pair.count(),
+                                              .key_begin = pair.begin,
+                                              .key_count = pair.count,
                                               .o = some,
                                               .lse = some_lse});
-      pass.ops().attention_merge(pass.ctx, {.o = o.slice_rows(queries.begin, queries.end),
-                                            .lse = lse.slice_columns(queries.begin, queries.end),
-                                            .part = some,
-                                            .part_lse = some_lse,
-                                            .head_size = ring.head_size()});
+      if (!first)
+        pass.ops().attention_merge(
+            pass.ctx,
+            {.o = sum, .lse = sum_lse, .part = some, .part_lse = some_lse, .head_size = ring.head_size()});
     });
     if (step + 1 < ring.steps()) keys_and_values.move(step);
   }
@@ -187,12 +188,12 @@ void ring_attention_backward(const Pass& pass, const Tensor& d_out, const Tensor
   pass.ops().attention_delta(pass.ctx, {.d_out = d_o, .o = o, .head_size = ring.head_size(), .delta = delta});
   Tensor dq = pass.scratch(DType::f32, {rows, hc}, "ring attention dq");
   const Travelling gradients(pass, ring, DType::f32, 2 * gc);
-  clear(dq);
-  clear(gradients.at(0));
+  clear(pass.ctx, dq);
+  clear(pass.ctx, gradients.at(0));
   for (int step = 0; step < ring.steps(); step++) {
     TraceScope traced("ring step backward", "compute", "step", step);
     const Tensor kv = keys_and_values.at(step), dkv = gradients.at(step);
-    ring.for_each_pair(step, [&](TokenRange queries, TokenRange keys, const VisibleKeys& visible) {
+    ring.for_each_pair(step, [&](TokenRange queries, TokenRange keys, const VisibleKeys& visible, bool) {
       const PairView pair(visible);
       const Tensor block = kv.slice_rows(keys.begin, keys.end), dblock = dkv.slice_rows(keys.begin, keys.end);
       pass.ops().attention_backward(pass.ctx, {.d_out = d_o.slice_rows(queries.begin, queries.end),
@@ -203,8 +204,8 @@ void ring_attention_backward(const Pass& pass, const Tensor& d_out, const Tensor
                                                .head_size = ring.head_size(),
                                                .scale = ring.scale(),
                                                .docs = pair.documents.view(),
-                                               .key_begin = pair.begin(),
-                                               .key_count = pair.count(),
+                                               .key_begin = pair.begin,
+                                               .key_count = pair.count,
                                                .delta = delta.slice_columns(queries.begin, queries.end),
                                                .dq = dq.slice_rows(queries.begin, queries.end),
                                                .dk = dblock.slice_columns(0, gc),

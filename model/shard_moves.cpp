@@ -1,39 +1,45 @@
 #include "model/shard_moves.h"
 
-#include <algorithm>
+#include "kernels/ops.h"
+#include "kernels/transfer.h"
 
 namespace jambalaya {
 
-void gather_values(const Parameters& parameters, int index, const PartMemory& to, Communicator& shard) {
+void gather_values(Context& ctx, const Parameters& parameters, int index, const PartMemory& to,
+                   Communicator& shard) {
   const Part& part = parameters.parts()[size_t(index)];
   const int64_t n = part.owned_size(), mine = n * shard.rank();
   JAMBALAYA_CHECK(shard.size() == part.shards);
-  const float* owned = parameters.owned_master().ptr<float>() + part.owned;
+  const Tensor owned = parameters.owned_master().slice_rows(part.owned, part.owned + n);
+  const Tensor values = make_tensor(to.value, DType::f32, {part.size}, parameters.device()),
+               copies = make_tensor(to.compute, DType::bf16, {part.size}, parameters.device());
   if (part.value) {
-    std::copy_n(owned, n, to.value + mine);
-    shard.all_gather(make_tensor(to.value + mine, {n}), make_tensor(to.value, {part.size}));
-    if (part.compute) std::transform(to.value, to.value + part.size, to.compute, to_bf16);
+    const Tensor own = values.slice_rows(mine, mine + n);
+    copy(ctx, owned, own);
+    shard.all_gather(own, values);
+    if (part.compute) ctx.ops->scale_copy(ctx, {.x = values, .y = copies});
     return;
   }
-  std::transform(owned, owned + n, to.compute + mine, to_bf16);
-  shard.all_gather(make_tensor(to.compute + mine, {n}), make_tensor(to.compute, {part.size}));
+  const Tensor own = copies.slice_rows(mine, mine + n);
+  ctx.ops->scale_copy(ctx, {.x = owned, .y = own});
+  shard.all_gather(own, copies);
 }
 
 int64_t gathered_bytes(const Part& part) {
   return part.size * int64_t(part.value ? sizeof(float) : sizeof(bf16));
 }
 
-void reduce_gradients(const Parameters& parameters, int index, const PartMemory& from, Communicator& shard,
-                      bool accumulate) {
+void reduce_gradients(Context& ctx, const Parameters& parameters, int index, const PartMemory& from,
+                      Communicator& shard, bool accumulate) {
   const Part& part = parameters.parts()[size_t(index)];
-  const int64_t n = part.owned_size();
+  const int64_t n = part.owned_size(), first = n * shard.rank();
   JAMBALAYA_CHECK(shard.size() == part.shards);
-  float* const owned = parameters.owned_gradient().ptr<float>() + part.owned;
-  const Tensor whole = make_tensor(from.gradient, {part.size});
-  if (!accumulate) return shard.reduce_scatter(whole, make_tensor(owned, {n}));
-  float* const mine = from.gradient + n * shard.rank();
-  shard.reduce_scatter(whole, make_tensor(mine, {n}));
-  for (int64_t i = 0; i < n; i++) owned[i] += mine[i];
+  const Tensor owned = parameters.owned_gradient().slice_rows(part.owned, part.owned + n),
+               whole = make_tensor(from.gradient, DType::f32, {part.size}, parameters.device());
+  if (!accumulate) return shard.reduce_scatter(whole, owned);
+  const Tensor mine = whole.slice_rows(first, first + n);
+  shard.reduce_scatter(whole, mine);
+  ctx.ops->scale_copy(ctx, {.x = mine, .y = owned, .accumulate = true});
 }
 
 }  // namespace jambalaya

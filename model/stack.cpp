@@ -4,9 +4,8 @@
 #include "model/stack.h"
 
 #include <algorithm>
-#include <cstring>
-
 #include "kernels/trace.h"
+#include "kernels/transfer.h"
 
 namespace jambalaya {
 
@@ -15,8 +14,8 @@ Jamba::Impl::Impl(Jamba& o, Parameters& p, Regions& r, int64_t saved_bytes)
       parameters(p),
       regions(r),
       config(p.config()),
-      saved("activations", saved_bytes),
-      fixed("telemetry", 64 << 20) {
+      saved("activations", saved_bytes, p.accelerator()),
+      fixed("telemetry", 64 << 20, p.accelerator()) {
   int64_t expert_layers = 0;
   std::vector<LayerKind> kinds = layer_kinds(config);
   for (size_t i = 0; i < kinds.size(); i++) {
@@ -31,9 +30,13 @@ Jamba::Impl::Impl(Jamba& o, Parameters& p, Regions& r, int64_t saved_bytes)
   delta_ranges = fixed.tensor(DType::f32, {n, 2}, "telemetry");
   branch_sums = fixed.tensor(DType::f64, {n, 2, 2}, "telemetry");
   activation = fixed.tensor(DType::f64, {2}, "telemetry");
-  if (!expert_layers) return;
-  stats = fixed.tensor(DType::f32, {expert_layers, 2 * x + 1}, "router statistics");
-  dprob = fixed.tensor(DType::f32, {expert_layers, x}, "router statistics");
+  if (expert_layers) {
+    stats = fixed.tensor(DType::f32, {expert_layers, 2 * x + 1}, "router statistics");
+    dprob = fixed.tensor(DType::f32, {expert_layers, x}, "router statistics");
+  }
+  const Context ctx = transfer_context(p.accelerator());
+  for (const Tensor& t : {delta_ranges, branch_sums, activation, stats, dprob})
+    if (t) clear(ctx, t);
   int64_t at = 0;
   for (Layer& layer : layers)
     if (layer.moe) {
@@ -43,7 +46,27 @@ Jamba::Impl::Impl(Jamba& o, Parameters& p, Regions& r, int64_t saved_bytes)
     }
 }
 
+Documents Jamba::Impl::on_device(Context& ctx, const Documents& docs) {
+  Documents there = docs;
+  if (ctx.device == Device::cpu) return there;
+  auto upload = [&](const int32_t* values, int64_t n) {
+    return to_device(ctx, make_tensor(values, {n}), saved, "documents").ptr<int32_t>();
+  };
+  there.device_offsets = upload(docs.offsets, docs.count + 1);
+  there.device_first_position = upload(docs.first_position, docs.count);
+  there.device_segment_of = upload(docs.segment_of, docs.tokens);
+  return there;
+}
+
+Batch Jamba::Impl::on_device(Context& ctx, const Batch& batch) {
+  return {to_device(ctx, batch.ids, saved, "ids and targets"),
+          to_device(ctx, batch.targets, saved, "ids and targets"), on_device(ctx, batch.docs), batch.context};
+}
+
 Pass Jamba::Impl::make_pass(Context& ctx, const Documents& docs, bool training, const ContextShard* context) {
+  JAMBALAYA_CHECK(ctx.accelerator == parameters.accelerator() &&
+                      (!ctx.accelerator || ctx.stream == ctx.accelerator->compute_stream()),
+                  "a context of another device or stream than the parameters'");
   return {ctx, config, parameters, regions, saved, docs, training, context};
 }
 
@@ -52,8 +75,8 @@ Jamba::Impl::Hidden Jamba::Impl::forward(const Pass& pass, const Tensor& ids, co
   TraceScope traced("forward", "pass");
   const int64_t t = pass.rows(), d = config.hidden_size;
   const bool keep_layers = pass.training && owner.recompute != Recompute::layer;
-  if (owner.telemetry) std::memset(branch_sums.data, 0, size_t(branch_sums.bytes()));
-  std::memset(activation.data, 0, size_t(activation.bytes()));
+  if (owner.telemetry) clear(pass.ctx, branch_sums);
+  clear(pass.ctx, activation);
   // Two pairs of buffers in turn: a layer reads its predecessor's (h, branch) and writes its own.
   Hidden buffers[2];
   if (!keep_layers)
@@ -95,7 +118,7 @@ Jamba::Impl::Hidden Jamba::Impl::forward(const Pass& pass, const Tensor& ids, co
     if (!keep_layers) saved.release(mark);
     at = next;
   }
-  merge_statistics(sums);
+  add_activation(pass, sums);
   return at;
 }
 
@@ -132,7 +155,8 @@ void Jamba::Impl::backward(const Pass& pass, const Tensor& ids, const Tensor& dh
   for (size_t i = layers.size(); i-- > 0;) {
     Arena::Mark mark = saved.mark();
     parameters.borrow(int(i) + 1, Travel::backward);
-    // What is computed again must not replace what was told, which is merged over the ranks by now.
+    // What is computed again must not replace what was told: statistics of the routers are summed over the
+    // ranks by now.
     if (layers[i].mamba) layers[i].mamba->delta_range = {};
     if (owner.recompute == Recompute::layer) {
       Tensor h = pass.keep(pass.residual(), {t, d}, "residual stream"),

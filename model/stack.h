@@ -69,11 +69,14 @@ struct Jamba::Impl {
   struct Hidden {
     Tensor h, branch;  ///< the final residual stream is h + branch
   };
+  /// The batch with tokens and documents in the context's memory, in `saved`.
+  Batch on_device(Context& ctx, const Batch& batch);
+  Documents on_device(Context& ctx, const Documents& docs);
   Pass make_pass(Context& ctx, const Documents& docs, bool training, const ContextShard* context = nullptr);
   /// Embedding and all layers: this rank's rows of the residual stream. Tensors live in `saved`.
   Hidden forward(const Pass& pass, const Tensor& ids, const Tensor& sums, double micro_tokens,
                  std::vector<LayerState>* states = nullptr);
-  Hidden pick(const Pass& pass, const Hidden& hidden, const std::vector<int64_t>& rows) const;
+  Hidden pick(const Pass& pass, const Hidden& hidden, const std::vector<int64_t>& rows);
   /// Final norm of rows; h_sum receives h + branch.
   Tensor normalize(const Pass& pass, const Hidden& hidden, Tensor& h_sum, Tensor& rstd);
   void backward(const Pass& pass, const Tensor& ids, const Tensor& dh, const LossScale& scale);
@@ -84,9 +87,8 @@ struct Jamba::Impl {
   // model/statistics.cpp
   void balance(const Pass& pass, double tokens, double micro, const Tensor& sums);
   BranchStatistics statistics_of(size_t layer, const Tensor& sums, double micro_tokens) const;
-  /// After the forward: what each tensor rank saw of the branches becomes what all of them saw.
-  void merge_statistics(const Tensor& sums);
-  void merge_over_tensor_ranks();
+  /// After the forward: adds the activation loss of all tensor ranks to the sums.
+  void add_activation(const Pass& pass, const Tensor& sums);
 
   // model/vocabulary.cpp: embedding and head, cut over the tensor ranks by rows of the vocabulary.
   void embed(const Pass& pass, const Tensor& ids, const Tensor& h);  ///< h: this rank's rows

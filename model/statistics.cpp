@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "kernels/transfer.h"
 #include "model/stack.h"
 
 namespace jambalaya {
@@ -36,71 +37,87 @@ BranchStatistics Jamba::Impl::statistics_of(size_t layer, const Tensor& sums, do
   return s;
 }
 
+void Jamba::Impl::add_activation(const Pass& pass, const Tensor& sums) {
+  if (!sums || config.act_loss_alpha == 0) return;
+  const Tensor own = activation.slice_rows(0, 1);
+  if (regions.splits_rows()) regions.mesh().tensor().all_reduce(own);
+  pass.ops().scale_copy(pass.ctx,
+                        {.x = own, .y = sums.slice_rows(kActivation, kActivation + 1), .accumulate = true});
+}
+
 namespace {
 
 double merged(Reduce how, double a, double b) {
   return how == Reduce::sum ? a + b : how == Reduce::max ? std::max(a, b) : std::min(a, b);
 }
 
-}  // namespace
+/// What the forward told, on the host.
+struct Told {
+  std::vector<double> branches;  ///< [layers, 2 (mixer, channel), 2]
+  std::vector<float> deltas;     ///< [layers, 2]
+  std::vector<float> stats;      ///< [expert layers, 2X + 1]
+};
 
-void Jamba::Impl::merge_statistics(const Tensor& sums) {
+/// What each tensor rank saw becomes what all of them saw, by one packed collective. Router statistics are
+/// sums over all ranks already.
+void merge_over_tensor_ranks(Told& told, Regions& regions) {
   const int ranks = regions.tensors();
-  const bool with_activation = sums && config.act_loss_alpha > 0;
-  if (ranks > 1 && (owner.telemetry || (with_activation && regions.splits_rows()))) merge_over_tensor_ranks();
-  if (with_activation) sums.ptr<double>()[kActivation] += activation.ptr<double>()[0];
-}
-
-void Jamba::Impl::merge_over_tensor_ranks() {
-  const int ranks = regions.tensors();
-  const bool split = regions.splits_rows();
-  // One packed collective: values of this rank, and how those of all ranks make one. Ranks that hold the same
-  // rows have equal sums, which must not be added.
-  std::vector<double> own;
-  std::vector<Reduce> how;
-  auto pack = [&](double value, Reduce reduce) { own.push_back(value), how.push_back(reduce); };
-  auto pack_sum_and_max = [&](const Tensor& pairs) {
-    for (int64_t i = 0; i < pairs.numel(); i++)
-      pack(pairs.ptr<double>()[i], i % 2 || !split ? Reduce::max : Reduce::sum);
-  };
-  pack_sum_and_max(activation);
-  pack_sum_and_max(branch_sums);
-  for (int64_t i = 0; i < delta_ranges.numel(); i++)
-    pack(double(delta_ranges.ptr<float>()[i]), i % 2 ? Reduce::max : Reduce::min);
-
-  const size_t n = own.size();
+  std::vector<double> own(told.branches);
+  own.insert(own.end(), told.deltas.begin(), told.deltas.end());
+  const size_t n = own.size(), branches = told.branches.size();
   std::vector<double> all(n * size_t(ranks));
   regions.mesh().tensor().all_gather(make_tensor(own.data(), {int64_t(n)}),
                                      make_tensor(all.data(), {int64_t(all.size())}));
   for (size_t i = 0; i < n; i++) {
-    own[i] = all[i];
-    for (size_t r = 1; r < size_t(ranks); r++) own[i] = merged(how[i], own[i], all[r * n + i]);
+    // A pair is (sum, largest) of a branch, of rows that the ranks share or all hold; or (smallest, largest)
+    // step size.
+    const Reduce first = i >= branches ? Reduce::min : regions.splits_rows() ? Reduce::sum : Reduce::max;
+    double value = all[i];
+    for (size_t r = 1; r < size_t(ranks); r++)
+      value = merged(i % 2 ? Reduce::max : first, value, all[r * n + i]);
+    if (i < branches)
+      told.branches[i] = value;
+    else
+      told.deltas[i - branches] = float(value);
   }
-  const double* value = own.data();
-  for (int64_t i = 0; i < activation.numel(); i++) activation.ptr<double>()[i] = *value++;
-  for (int64_t i = 0; i < branch_sums.numel(); i++) branch_sums.ptr<double>()[i] = *value++;
-  for (int64_t i = 0; i < delta_ranges.numel(); i++) delta_ranges.ptr<float>()[i] = float(*value++);
 }
+
+/// An enqueued copy to the host.
+template <class T>
+void read(const Context& ctx, const Tensor& x, std::vector<T>& values) {
+  if (!x) return;
+  values.resize(size_t(x.numel()));
+  Tensor host = x;
+  host.data = values.data(), host.device = Device::cpu;
+  copy(ctx, x, host);
+}
+
+}  // namespace
 
 std::vector<LayerTelemetry> Jamba::layer_telemetry() const {
   const Impl& m = *impl_;
+  const Context ctx = transfer_context(m.parameters.accelerator());
+  Told told;
+  read(ctx, m.branch_sums, told.branches);
+  read(ctx, m.delta_ranges, told.deltas);
+  read(ctx, m.stats, told.stats);
+  synchronize(ctx);
+  if (m.regions.tensors() > 1) merge_over_tensor_ranks(told, m.regions);
+
   std::vector<LayerTelemetry> all(m.layers.size());
-  int64_t expert_layer = 0;
+  const float* counts = told.stats.data();
   for (size_t i = 0; i < all.size(); i++) {
     LayerTelemetry& t = all[i];
-    const Tensor sums = m.branch_sums.at(int64_t(i));
-    t.mixer_max = sums.at(0).ptr<double>()[1];
-    t.channel_max = sums.at(1).ptr<double>()[1];
-    if (m.layers[i].mamba) {
-      t.delta_min = m.delta_ranges.at(int64_t(i)).ptr<float>()[0];
-      t.delta_max = m.delta_ranges.at(int64_t(i)).ptr<float>()[1];
-    }
+    t.mixer_max = told.branches[4 * i + 1];
+    t.channel_max = told.branches[4 * i + 3];
+    if (m.layers[i].mamba) t.delta_min = told.deltas[2 * i], t.delta_max = told.deltas[2 * i + 1];
     if (!m.layers[i].moe) continue;
-    const float* counts = m.stats.at(expert_layer++).ptr<float>();
+    const int64_t experts = m.config.num_experts;
     double total = 0;
-    for (int64_t x = 0; x < m.config.num_experts; x++) total += double(counts[x]);
-    for (int64_t x = 0; x < m.config.num_experts; x++)
+    for (int64_t x = 0; x < experts; x++) total += double(counts[x]);
+    for (int64_t x = 0; x < experts; x++)
       t.expert_load.push_back(float(double(counts[x]) / std::max(total, 1.0)));
+    counts += 2 * experts + 1;
   }
   return all;
 }

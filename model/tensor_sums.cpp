@@ -2,10 +2,18 @@
 
 #include <algorithm>
 
+#include "kernels/transfer.h"
+
 namespace jambalaya {
 
+namespace {
+constexpr int64_t kAddressSpace = int64_t(1) << 40;  // more than any unit
+}
+
 TensorSums::TensorSums(Parameters& parameters, Communicator& tensor)
-    : parameters_(parameters), tensor_(tensor) {
+    : parameters_(parameters),
+      tensor_(tensor),
+      arena_("sums over tensor ranks", kAddressSpace, parameters.accelerator()) {
   const PlacementRanks& ranks = parameters.ranks();
   JAMBALAYA_CHECK(ranks.tensors == tensor.size() && ranks.tensor == tensor.rank());
   int64_t largest = 0;
@@ -21,21 +29,24 @@ TensorSums::TensorSums(Parameters& parameters, Communicator& tensor)
     u.size += size * parts;
     largest = std::max(largest, u.size);
   }
-  buffer_.resize(size_t(largest));
+  buffer_ = arena_.tensor(DType::f32, {largest}, "gradients");
 }
 
 void TensorSums::run(int unit) {
   if (size_t(unit) >= units_.size() || units_[size_t(unit)].size == 0) return;
   const Unit& u = units_[size_t(unit)];
-  std::fill_n(buffer_.begin(), u.size, 0.0f);
-  for (const Entry& e : u.entries) {
+  const Context ctx = transfer_context(parameters_.accelerator());
+  const Tensor buffer = buffer_.slice_rows(0, u.size);
+  auto place = [&](const Entry& e) { return buffer.slice_rows(e.at, e.at + e.size); };
+  auto flat = [&](const Entry& e) {
     const Tensor g = parameters_.gradient(e.row);
-    JAMBALAYA_CHECK(g.numel() == e.size, parameters_.table()[size_t(e.row)].name);
-    std::copy_n(g.ptr<float>(), e.size, buffer_.begin() + e.at);
-  }
-  tensor_.all_reduce(make_tensor(buffer_.data(), {u.size}));
-  for (const Entry& e : u.entries)
-    std::copy_n(buffer_.begin() + e.at, e.size, parameters_.gradient(e.row).ptr<float>());
+    JAMBALAYA_CHECK(g.numel() == e.size && g.packed(), parameters_.table()[size_t(e.row)].name);
+    return make_tensor(g.data, g.dtype, {e.size}, g.device);
+  };
+  clear(ctx, buffer);
+  for (const Entry& e : u.entries) copy(ctx, flat(e), place(e));
+  tensor_.all_reduce(buffer);
+  for (const Entry& e : u.entries) copy(ctx, place(e), flat(e));
 }
 
 }  // namespace jambalaya

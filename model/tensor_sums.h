@@ -3,6 +3,7 @@
 #pragma once
 #include <vector>
 
+#include "kernels/arena.h"
 #include "model/parameters.h"
 #include "parallel/communicator.h"
 
@@ -29,7 +30,8 @@ class TensorSums {
   Parameters& parameters_;
   Communicator& tensor_;
   std::vector<Unit> units_;
-  std::vector<float> buffer_;
+  Arena arena_;
+  Tensor buffer_;  ///< f32, as large as the largest unit's
 };
 
 }  // namespace jambalaya

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <map>
 
 #include "kernels/trace.h"
+#include "kernels/transfer.h"
 #include "model/shard_moves.h"
 
 namespace jambalaya {
@@ -28,7 +28,7 @@ UnitRing::UnitRing(Parameters& parameters, CommunicationQueue& queue, Communicat
   }
   const SlotBytes bytes = slot_bytes(parameters.parts());
   const int64_t capacity = kValueSlots * bytes.values + kGradientSlots * bytes.gradients;
-  arena_ = std::make_unique<Arena>("borrowed units", capacity + 4096);
+  arena_ = std::make_unique<Arena>("borrowed units", capacity + 4096, parameters.accelerator());
   for (int i = 0; i < kValueSlots; i++) {
     ValueSlot slot;
     slot.data = arena_->array<char>(bytes.values, "values");
@@ -38,7 +38,8 @@ UnitRing::UnitRing(Parameters& parameters, CommunicationQueue& queue, Communicat
   for (int i = 0; i < kGradientSlots; i++) {
     GradientSlot slot;
     slot.data = arena_->array<float>(bytes.gradients / 4, "gradients");
-    std::memset(slot.data, 0, size_t(bytes.gradients));
+    clear(transfer_context(parameters.accelerator()),
+          make_tensor(slot.data, DType::f32, {bytes.gradients / 4}, parameters.device()));
     gradients_.push_back(slot);
   }
 }
@@ -104,7 +105,7 @@ UnitRing::ValueSlot* UnitRing::gather(int unit) {
     TraceScope scope(trace::numbered("gather values of unit", unit), "gather", "unit", unit, bytes);
     for (size_t i = 0; i < memory.size(); i++) {
       const int part = parts_[size_t(unit)][i];
-      gather_values(parameters_, part, memory[i], shard(part));
+      gather_values(queue_.context(), parameters_, part, memory[i], shard(part));
     }
   });
   return slot;
@@ -168,8 +169,9 @@ void UnitRing::give_gradient_back(int unit) {
     TraceScope scope(trace::numbered("reduce gradients of unit", unit), "reduce", "unit", unit, bytes);
     for (size_t i = 0; i < memory.size(); i++) {
       const int part = parts_[size_t(unit)][i];
-      reduce_gradients(parameters_, part, memory[i], shard(part), true);
-      std::memset(memory[i].gradient, 0, size_t(parameters_.parts()[size_t(part)].size) * sizeof(float));
+      reduce_gradients(queue_.context(), parameters_, part, memory[i], shard(part), true);
+      clear(queue_.context(), make_tensor(memory[i].gradient, DType::f32,
+                                          {parameters_.parts()[size_t(part)].size}, parameters_.device()));
     }
   });
 }

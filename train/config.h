@@ -8,6 +8,7 @@
 
 #include "model/config.h"
 #include "model/jamba.h"
+#include "parallel/device_link.h"
 #include "parallel/mesh.h"
 
 namespace jambalaya {
@@ -18,8 +19,9 @@ enum class BadStep : uint8_t { stop, skip, rewind };
 struct RunSection {
   std::string folder = "runs/jambalaya";  ///< all output of the run goes here
   uint64_t seed = 1;
-  int threads = 0;  ///< per rank; 0: the machine's cores shared among its ranks
-  std::string device = "cpu";
+  int threads = 0;                             ///< per rank; 0: the machine's cores shared among its ranks
+  std::string device = "auto";                 ///< cpu, cuda or auto
+  Transport transport = Transport::automatic;  ///< key parallel.transport: no rank's place depends on it
 };
 
 struct DataSection {

@@ -160,19 +160,29 @@ std::string parent_folder(const std::string& path) {
 
 std::string xxh3_of_bytes(const void* data, size_t bytes) { return hex(XXH3_128bits(data, bytes)); }
 
+Xxh3::Xxh3() : state_(XXH3_createState()) {
+  JAMBALAYA_CHECK(state_ != nullptr);
+  XXH3_128bits_reset(static_cast<XXH3_state_t*>(state_));
+}
+Xxh3::~Xxh3() { XXH3_freeState(static_cast<XXH3_state_t*>(state_)); }
+void Xxh3::add(const void* data, size_t bytes) {
+  XXH3_128bits_update(static_cast<XXH3_state_t*>(state_), data, bytes);
+}
+std::string Xxh3::digest() const {
+  return hex(XXH3_128bits_digest(static_cast<const XXH3_state_t*>(state_)));
+}
+
 std::string xxh3_of_file(const std::string& path, int64_t& bytes) {
   FileDescriptor file = open_regular_file(path, bytes);
-  std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state(XXH3_createState(), &XXH3_freeState);
-  JAMBALAYA_CHECK(state != nullptr);
-  XXH3_128bits_reset(state.get());
+  Xxh3 hash;
   std::vector<char> buffer(size_t(1) << 20);
   for (int64_t at = 0; at < bytes;) {
     const int64_t n = std::min<int64_t>(int64_t(buffer.size()), bytes - at);
     read_exactly(file, path, at, n, buffer.data());
-    XXH3_128bits_update(state.get(), buffer.data(), size_t(n));
+    hash.add(buffer.data(), size_t(n));
     at += n;
   }
-  return hex(XXH3_128bits_digest(state.get()));
+  return hash.digest();
 }
 
 std::string printable(std::string_view text, size_t limit) {

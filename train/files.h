@@ -56,6 +56,19 @@ std::string system_reason();
 
 /// XXH3 of 128 bits as 32 hexadecimal digits.
 std::string xxh3_of_bytes(const void* data, size_t bytes);
+/// The same of bytes that come in pieces.
+class Xxh3 {
+ public:
+  Xxh3();
+  ~Xxh3();
+  Xxh3(const Xxh3&) = delete;
+  Xxh3& operator=(const Xxh3&) = delete;
+  void add(const void* data, size_t bytes);
+  std::string digest() const;
+
+ private:
+  void* state_;
+};
 std::string xxh3_of_file(const std::string& path, int64_t& bytes);
 
 /// Text from outside made fit for a message: control characters and long tails are replaced.

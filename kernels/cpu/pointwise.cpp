@@ -22,6 +22,16 @@ void run_blocks(ThreadPool& pool, int64_t rows, int64_t columns, F&& f) {
   });
 }
 
+/// A handful of sums: never the bulk of a model.
+void scale_copy_f64(const ScaleCopy& op) {
+  const double alpha = double(op.alpha);
+  for (int64_t row = 0; row < op.x.rows(); row++) {
+    const double* x = op.x.ptr<double>() + row * op.x.row_stride;
+    double* y = op.y.ptr<double>() + row * op.y.row_stride;
+    for (int64_t i = 0; i < op.x.columns(); i++) y[i] = alpha * x[i] + (op.accumulate ? y[i] : 0);
+  }
+}
+
 }  // namespace
 
 void CpuOps::swiglu_forward(Context& ctx, const SwigluForward& op) {
@@ -71,6 +81,7 @@ void CpuOps::swiglu_backward(Context& ctx, const SwigluBackward& op) {
 void CpuOps::scale_copy(Context& ctx, const ScaleCopy& op) {
   JAMBALAYA_CHECK(op.x.rank == op.y.rank && op.x.shape == op.y.shape, "x is ", op.x.describe(), ", y is ",
                   op.y.describe());
+  if (op.x.dtype == DType::f64) return scale_copy_f64(op);
   auto kernel = simd_.pointwise.scale_copy[act_kind(op.x)][act_kind(op.y)];
   int64_t rows = op.x.rows(), columns = op.x.columns();
   if (op.x.packed() && op.y.packed()) columns *= rows, rows = 1;

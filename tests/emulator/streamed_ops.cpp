@@ -28,7 +28,7 @@ class Kept {
     docs.segment_of = array(docs.device_segment_of, docs.segment_of, docs.tokens);
   }
   void keep(Tensor& x) {
-    if (!x || kind_of(x.data) == MemoryKind::device) return;
+    if (!x || x.numel() == 0 || kind_of(x.data) == MemoryKind::device) return;
     const int64_t* values = x.ptr<int64_t>();
     wide_.emplace_back(values, values + x.numel());
     x.data = wide_.back().data();

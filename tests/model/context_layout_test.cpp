@@ -74,7 +74,7 @@ void expect_same_training(const ModelConfig& config, const std::vector<int64_t>&
     for (size_t i = 0; i < whole.parameters.table().size(); i++) {
       const ParameterRow& row = whole.parameters.table()[i];
       EXPECT_LT(relative_error(
-                    TestModel::copied(part.parameters.gradient(int(i))),
+                    test::copied(part.parameters.gradient(int(i))),
                     test::local_part(row, part.parameters.ranks(), whole.parameters.gradient(int(i))), floor),
                 tolerance.gradient)
           << row.name;
@@ -133,14 +133,13 @@ TEST(ContextLayout, same_scores_as_one_rank) {
     RankModel part(whole, layout);
     RankBatch own(part.mesh, batch);
     const int64_t t = own.tokens(), first = own.first();
-    std::vector<float> nll(static_cast<size_t>(t)), logits(static_cast<size_t>(t * v));
-    part.jamba.evaluate(part.context, own.view(), make_tensor(part.sums, {kLossSums}),
-                        make_tensor(nll.data(), {t}), {}, make_tensor(logits.data(), {t, v}));
+    const TestModel::Scores got =
+        TestModel::evaluate_with(part.jamba, part.context, own.view(), v, part.sums.data(), t);
     const auto from = [&](const std::vector<float>& all, int64_t width) {
       return std::vector<float>(all.begin() + first * width, all.begin() + (first + t) * width);
     };
-    EXPECT_LT(relative_error(nll, from(want.nll, 1)), kF32.gradient);
-    EXPECT_LT(relative_error(logits, from(want.logits, v)), kF32.gradient);
+    EXPECT_LT(relative_error(got.nll, from(want.nll, 1)), kF32.gradient);
+    EXPECT_LT(relative_error(got.logits, from(want.logits, v)), kF32.gradient);
     EXPECT_NEAR(part.sums_of_all()[kNll], whole.sums[kNll], kF32.loss * whole.sums[kNll]);
   }
 }
@@ -173,7 +172,7 @@ TEST(ContextLayout, ranks_send_what_the_formulas_say) {
       RankModel part(whole, {.context = int(c)});
       Communicator& ranks = part.mesh.context();
       RankBatch own(part.mesh, batch);
-      part.jamba.train(part.context, own.view(), batch.scale(), make_tensor(part.sums, {kLossSums}));
+      part.jamba.train(part.context, own.view(), batch.scale(), make_tensor(part.sums.data(), {kLossSums}));
       // Attention. Keys and values go round in c - 1 moves, forward and backward; their gradients in c, in
       // fp32, the last one home.
       const int64_t element = precision == Precision::f32 ? 4 : 2, d = model.hidden_size;

@@ -36,7 +36,8 @@ class Decoder {
   Decoder(TestModel& model, const TestBatch& whole, int64_t room)
       : model_(model),
         whole_(whole),
-        state_(model.config(), model.parameters.precision(), int64_t(whole.lengths.size()), room),
+        state_(model.config(), model.parameters.precision(), int64_t(whole.lengths.size()), room, 1,
+               test::accelerator_or_none()),
         full_(model.evaluate(whole)),
         logits_(whole.lengths.size() * size_t(model.config().vocab_size), kUntouched) {}
 
@@ -51,9 +52,10 @@ class Decoder {
         ids.push_back(whole_.ids[size_t(begin + state_.length(int64_t(s)) + i)]);
       begin += whole_.lengths[s];
     }
-    const std::vector<float> before = logits_;
+    const test::DeviceVector<float> before = logits_;
     model_.jamba.extend(model_.context, state_, make_tensor(ids.data(), {int64_t(ids.size())}), lengths,
                         make_tensor(logits_.data(), {int64_t(lengths.size()), int64_t(v)}));
+    synchronize(model_.context);
     double worst = 0;
     begin = 0;
     for (size_t s = 0; s < lengths.size(); s++) {
@@ -76,7 +78,7 @@ class Decoder {
   const TestBatch& whole_;
   DecodeState state_;
   TestModel::Scores full_;
-  std::vector<float> logits_;
+  test::DeviceVector<float> logits_;
 };
 
 using Form = std::tuple<Precision, bool>;
@@ -163,14 +165,15 @@ TEST(DecodeState, slots_do_not_see_each_other) {
   TestBatch other = whole;
   for (size_t i = 0; i < 30; i++) other.ids[i] = whole.ids[i] % 12 + 1;
   auto logits_of_second = [&](const TestBatch& batch) {
-    DecodeState state(m.config(), Precision::f32, 2, 30);
-    std::vector<float> logits(2 * 13);
+    DecodeState state(m.config(), Precision::f32, 2, 30, 1, test::accelerator_or_none());
+    test::DeviceVector<float> logits(2 * 13);
     for (int64_t at = 0; at < 30; at += 10) {
       std::vector<int32_t> ids(batch.ids.begin() + at, batch.ids.begin() + at + 10);
       ids.insert(ids.end(), batch.ids.begin() + 30 + at, batch.ids.begin() + 40 + at);
       m.jamba.extend(m.context, state, make_tensor(ids.data(), {20}), {10, 10},
                      make_tensor(logits.data(), {2, 13}));
     }
+    synchronize(m.context);
     return std::vector<float>(logits.begin() + 13, logits.end());
   };
   EXPECT_TRUE(logits_of_second(whole) == logits_of_second(other));
@@ -195,9 +198,9 @@ struct StepWork {
 };
 StepWork step_after(const ModelConfig& c, int64_t context) {
   TestModel m(c);
-  DecodeState state(c, Precision::f32, 1, 2000);
+  DecodeState state(c, Precision::f32, 1, 2000, 1, test::accelerator_or_none());
   std::vector<int32_t> ids(size_t(context), 5);
-  std::vector<float> logits(13);
+  test::DeviceVector<float> logits(13);
   const Tensor out = make_tensor(logits.data(), {1, 13});
   m.jamba.extend(m.context, state, make_tensor(ids.data(), {context}), {context}, out);
   test::RecordingOps recorder(*m.context.context.ops);
@@ -205,6 +208,7 @@ StepWork step_after(const ModelConfig& c, int64_t context) {
   m.jamba.saved_arena().reset_high_water();
   m.context.scratch.reset_high_water();
   m.jamba.extend(m.context, state, make_tensor(ids.data(), {1}), {1}, out);
+  synchronize(m.context);
   return {recorder.take_record(), m.jamba.saved_arena().high_water(), m.context.scratch.high_water()};
 }
 

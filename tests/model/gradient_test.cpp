@@ -20,7 +20,7 @@ void PrintTo(const Knob& knob, std::ostream* out) { *out << knob.name; }
 std::map<std::string, std::vector<double>> weights_of(const Parameters& parameters) {
   std::map<std::string, std::vector<double>> weights;
   for (size_t i = 0; i < parameters.table().size(); i++) {
-    const std::vector<float> w = TestModel::copied(parameters.master(int(i)));
+    const std::vector<float> w = test::copied(parameters.master(int(i)));
     weights[parameters.table()[i].name] = {w.begin(), w.end()};
   }
   return weights;
@@ -173,7 +173,7 @@ TEST(GradientOfPadding, row_stays_untouched) {
     batch.targets[2] = -100;
     model.train(batch);
     const std::vector<float> with = model.gradient("embed_tokens.weight");
-    model.jamba.train(model.context, batch.view(), batch.scale(), make_tensor(model.sums, {kLossSums}));
+    model.add(batch, batch.scale());
     const std::vector<float> twice = model.gradient("embed_tokens.weight");
     for (size_t i = 0; i < with.size(); i++)
       EXPECT_NEAR(twice[i], 2 * with[i], 1e-5) << "gradients are added";
@@ -198,7 +198,7 @@ TEST(GradientOfMicroBatches, add_up_to_that_of_one_batch) {
   const std::vector<float> want = model.all_gradients();
   const LossScale scale{1.0 / double(both.counted()), 0.5, 9};
   model.train(first, scale);
-  model.jamba.train(model.context, second.view(), scale, make_tensor(model.sums, {kLossSums}));
+  model.add(second, scale);
   const std::vector<float> got = model.all_gradients();
   EXPECT_LT(test::relative_l2({got.begin(), got.end()}, {want.begin(), want.end()}), 1e-6);
 }

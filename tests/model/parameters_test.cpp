@@ -93,7 +93,7 @@ TEST(Parameters, only_matrices_decay) {
 
 TEST(Parameters, rows_do_not_overlap_and_gaps_are_zero) {
   ModelConfig c = test::small_model();
-  Parameters parameters(c, Precision::bf16, true);
+  Parameters parameters(c, Precision::bf16, true, {}, test::accelerator_or_none());
   parameters.initialize(7);
   std::set<int64_t> inside;
   for (size_t i = 0; i < parameters.table().size(); i++) {
@@ -101,10 +101,10 @@ TEST(Parameters, rows_do_not_overlap_and_gaps_are_zero) {
     for (int64_t j = 0; j < parameters.table()[i].numel(); j++)
       EXPECT_TRUE(inside.insert(parameters.offset(int(i)) + j).second);
   }
-  const float* flat = parameters.flat_master().ptr<float>();
+  const std::vector<float> flat = test::copied(parameters.flat_master());
   for (int64_t i = 0; i < parameters.flat_size(); i++)
     if (!inside.count(i)) {
-      EXPECT_EQ(flat[i], 0.0f) << i;
+      EXPECT_EQ(flat[size_t(i)], 0.0f) << i;
     }
 }
 
@@ -125,19 +125,21 @@ TEST(InitialValues, do_not_depend_on_the_range_asked_for) {
   }
 }
 
-TEST(InitialValues, do_not_depend_on_threads_but_on_seed_and_name) {
+TEST(InitialValues, do_not_depend_on_threads_or_device_but_on_seed_and_name) {
   const ModelConfig c = wide_model();
-  Parameters one(c, Precision::f32, false), many(c, Precision::f32, false), other(c, Precision::f32, false);
+  Accelerator* const device = test::accelerator_or_none();  // `many` always on the CPU: nor on the device
+  Parameters one(c, Precision::f32, false, {}, device), many(c, Precision::f32, false),
+      other(c, Precision::f32, false, {}, device);
   ThreadPool pool(3);
   one.initialize(5);
   many.initialize(5, &pool);
   other.initialize(6);
-  EXPECT_EQ(std::memcmp(one.flat_master().data, many.flat_master().data, size_t(one.flat_master().bytes())),
-            0);
+  const float* host = many.flat_master().ptr<float>();
+  EXPECT_TRUE(test::copied(one.flat_master()) == std::vector<float>(host, host + many.flat_size()));
   const int row = one.index("layers.0.mamba.in_proj.weight"),
             next = one.index("layers.2.mamba.in_proj.weight");
-  EXPECT_NE(std::memcmp(one.master(row).data, other.master(row).data, size_t(one.master(row).bytes())), 0);
-  EXPECT_NE(std::memcmp(one.master(row).data, one.master(next).data, size_t(one.master(row).bytes())), 0);
+  EXPECT_FALSE(test::copied(one.master(row)) == test::copied(other.master(row)));
+  EXPECT_FALSE(test::copied(one.master(row)) == test::copied(one.master(next)));
 }
 
 TEST(InitialValues, follow_the_mamba_scheme) {

@@ -1,5 +1,6 @@
 // Every collective against the same sums taken by one rank alone, bit for bit. Runs as one rank, and under
-// mpirun as two, three and four (tests/CMakeLists.txt).
+// mpirun as two, three and four (tests/CMakeLists.txt), and again with tensors on an emulated device
+// (tests/emulator).
 #include "parallel/communicator.h"
 
 #include <sys/mman.h>
@@ -10,11 +11,13 @@
 #include <thread>
 
 #include "kernels/philox.h"
-#include "tests/support/ranks.h"
+#include "tests/support/link.h"
 
 namespace jambalaya {
 namespace {
 
+using test::make_group;
+using test::Placed;
 using test::world;
 
 /// Element i of rank r's contribution: any rank can say what any other has. Magnitudes differ by eight
@@ -61,27 +64,30 @@ TYPED_TEST(CommunicatorOf, all_reduce_is_the_serial_sum_in_rank_order) {
   const int64_t edge = (16 << 10) / int64_t(sizeof(TypeParam));
   for (int64_t n : {int64_t(0), int64_t(1), int64_t(7), edge, edge + 1, 3 * edge + 5})
     for (Reduce op : {Reduce::sum, Reduce::max, Reduce::min}) {
-      std::vector<TypeParam> x = contribution<TypeParam>(world().rank(), n);
-      world().all_reduce(make_tensor(x.data(), {n}), op);
-      EXPECT_TRUE(same_bits(x, serial<TypeParam>(op, world().size(), n))) << n << " elements, op " << int(op);
+      Placed<TypeParam> x(contribution<TypeParam>(world().rank(), n));
+      world().all_reduce(x.tensor(), op);
+      EXPECT_TRUE(same_bits(x.values(), serial<TypeParam>(op, world().size(), n)))
+          << n << " elements, op " << int(op);
     }
 }
 
 TYPED_TEST(CommunicatorOf, gather_and_scatter_are_in_rank_order) {
   const int ranks = world().size();
   for (int64_t n : {int64_t(0), int64_t(1), int64_t(3001)}) {
-    std::vector<TypeParam> mine = contribution<TypeParam>(world().rank(), n), all(size_t(n * ranks)), want;
+    Placed<TypeParam> mine(contribution<TypeParam>(world().rank(), n)),
+        all(std::vector<TypeParam>(size_t(n * ranks)));
+    std::vector<TypeParam> want;
     for (int r = 0; r < ranks; r++)
       for (TypeParam v : contribution<TypeParam>(r, n)) want.push_back(v);
-    world().all_gather(make_tensor(mine.data(), {n}), make_tensor(all.data(), {n * ranks}));
-    EXPECT_TRUE(same_bits(all, want));
+    world().all_gather(mine.tensor(), all.tensor());
+    EXPECT_TRUE(same_bits(all.values(), want));
 
-    std::vector<TypeParam> whole = contribution<TypeParam>(world().rank(), n * ranks),
-                           part(size_t(n), TypeParam{});
-    world().reduce_scatter(make_tensor(whole.data(), {n * ranks}), make_tensor(part.data(), {n}));
+    Placed<TypeParam> whole(contribution<TypeParam>(world().rank(), n * ranks)),
+        part(std::vector<TypeParam>(size_t(n), TypeParam{}));
+    world().reduce_scatter(whole.tensor(), part.tensor());
     const std::vector<TypeParam> sums = serial<TypeParam>(Reduce::sum, ranks, n * ranks);
     const auto from = sums.begin() + long(n * world().rank());
-    EXPECT_TRUE(same_bits(part, std::vector<TypeParam>(from, from + long(n))));
+    EXPECT_TRUE(same_bits(part.values(), std::vector<TypeParam>(from, from + long(n))));
   }
 }
 
@@ -89,7 +95,9 @@ TEST(Communicator, all_reduce_in_several_slices) {
   const int64_t n = (1 << 24) + 1001;  // slices of 4 MiB
   std::vector<uint8_t> x(size_t(n), 0);
   for (int64_t i = 0; i < n; i++) x[size_t(i)] = uint8_t(i * (world().rank() + 1));
-  world().all_reduce(make_tensor(x.data(), {n}));
+  Placed<uint8_t> placed(std::move(x));
+  world().all_reduce(placed.tensor());
+  x = placed.values();
   const int64_t factor = int64_t(world().size()) * (world().size() + 1) / 2;
   int64_t wrong = 0;
   for (int64_t i = 0; i < n; i++) wrong += x[size_t(i)] != uint8_t(i * factor);
@@ -110,12 +118,11 @@ TEST(Communicator, all_to_all_of_any_counts) {
       for (int64_t i = 0; i < columns * receive.back(); i++)
         want.push_back(element<float>(r, i, uint64_t(rank)));
     }
-    std::vector<float> out(want.size());
+    Placed<float> from(in), out(std::vector<float>(want.size()));
     const int64_t sent = std::accumulate(send.begin(), send.end(), int64_t(0)),
                   got = std::accumulate(receive.begin(), receive.end(), int64_t(0));
-    world().all_to_all(make_tensor(in.data(), {sent, columns}), send, make_tensor(out.data(), {got, columns}),
-                       receive);
-    EXPECT_TRUE(same_bits(out, want));
+    world().all_to_all(from.tensor({sent, columns}), send, out.tensor({got, columns}), receive);
+    EXPECT_TRUE(same_bits(out.values(), want));
   }
 }
 
@@ -140,21 +147,19 @@ TYPED_TEST(CommunicatorOf, uneven_rows_are_gathered_in_rank_order) {
         if (r == world().rank()) begin = int64_t(want.size());
         for (TypeParam v : contribution<TypeParam>(r, rows[size_t(r)] * columns)) want.push_back(v);
       }
-      TypeParam* place = mine.data();
-      if (in_place) {
-        std::copy(mine.begin(), mine.end(), out.begin() + long(begin));
-        place = out.data() + begin;
-      }
-      world().all_gather_rows(make_tensor(place, {own, columns}), make_tensor(out.data(), {all, columns}),
-                              rows);
-      EXPECT_TRUE(same_bits(out, want)) << "factor " << factor << (in_place ? ", in place" : "");
+      if (in_place) std::copy(mine.begin(), mine.end(), out.begin() + long(begin));
+      Placed<TypeParam> part(mine), whole(out);
+      world().all_gather_rows(in_place ? whole.tensor({own, columns}, begin) : part.tensor({own, columns}),
+                              whole.tensor({all, columns}), rows);
+      EXPECT_TRUE(same_bits(whole.values(), want)) << "factor " << factor << (in_place ? ", in place" : "");
     }
 }
 
 TYPED_TEST(CommunicatorOf, uneven_rows_are_scattered_as_the_serial_sum) {
   const int64_t columns = 3;
-  // The last factor needs several slices of the staging buffer.
-  for (int64_t factor : {int64_t(0), int64_t(1), int64_t(900), int64_t(1) << 17})
+  // The last factor needs several slices of the staging buffer, which a device's tensors share.
+  const int64_t most = test::on_device() ? 1 << 12 : 1 << 17;
+  for (int64_t factor : {int64_t(0), int64_t(1), int64_t(900), most})
     for (bool in_place : {false, true}) {
       const std::vector<int64_t> rows = uneven_rows(factor);
       const int64_t own = rows[size_t(world().rank())] * columns;
@@ -163,17 +168,23 @@ TYPED_TEST(CommunicatorOf, uneven_rows_are_scattered_as_the_serial_sum) {
         if (r == world().rank()) begin = all;
         all += rows[size_t(r)] * columns;
       }
-      std::vector<TypeParam> in = contribution<TypeParam>(world().rank(), all), out(size_t(own), TypeParam{});
-      const std::vector<TypeParam> before = in, sums = serial<TypeParam>(Reduce::sum, world().size(), all);
-      TypeParam* place = in_place ? in.data() + begin : out.data();
-      world().reduce_scatter_rows(make_tensor(in.data(), {all / columns, columns}),
-                                  make_tensor(place, {own / columns, columns}), rows);
-      EXPECT_TRUE(std::equal(place, place + own, sums.begin() + long(begin))) << "factor " << factor;
-      if (in_place) std::copy(before.begin() + long(begin), before.begin() + long(begin + own), place);
-      EXPECT_TRUE(same_bits(in, before)) << "only this rank's part may change";
+      std::vector<TypeParam> after = contribution<TypeParam>(world().rank(), all);
+      const std::vector<TypeParam> sums = serial<TypeParam>(Reduce::sum, world().size(), all);
+      Placed<TypeParam> in(after), out(std::vector<TypeParam>(size_t(own), TypeParam{}));
+      world().reduce_scatter_rows(
+          in.tensor({all / columns, columns}),
+          in_place ? in.tensor({own / columns, columns}, begin) : out.tensor({own / columns, columns}), rows);
+      const auto sum = sums.begin() + long(begin);
+      if (in_place)
+        std::copy(sum, sum + long(own), after.begin() + long(begin));
+      else
+        EXPECT_TRUE(same_bits(out.values(), std::vector<TypeParam>(sum, sum + long(own))))
+            << "factor " << factor;
+      EXPECT_TRUE(same_bits(in.values(), after)) << "only this rank's part may change";
     }
 }
 
+/// NCCL instead rounds at every hop.
 TEST(Communicator, bf16_is_summed_in_fp32_and_rounded_once) {
   for (int64_t n : {int64_t(9), int64_t(50001)}) {
     std::vector<bf16> x(size_t(n), bf16{}), part(size_t(n), bf16{});
@@ -187,15 +198,17 @@ TEST(Communicator, bf16_is_summed_in_fp32_and_rounded_once) {
         sum = r ? sum + v : v;
         rounded = to_bf16(r ? to_float(rounded) + v : v);
       }
-      want.push_back(to_bf16(sum).bits);
-      twice_differs |= rounded.bits != want.back();
+      twice_differs |= rounded.bits != to_bf16(sum).bits;
+      want.push_back(test::uses_nccl() ? rounded.bits : to_bf16(sum).bits);
       x[size_t(i)] = to_bf16(element<float>(world().rank(), i));
     }
     EXPECT_TRUE(n == 9 || twice_differs == (world().size() > 2));
     std::vector<bf16> in;  // every rank gets the whole sum: the same elements once for each
     for (int r = 0; r < world().size(); r++) in.insert(in.end(), x.begin(), x.end());
-    world().reduce_scatter(make_tensor(in.data(), {n * world().size()}), make_tensor(part.data(), {n}));
-    world().all_reduce(make_tensor(x.data(), {n}));
+    Placed<bf16> all(in), one(part), same(x);
+    world().reduce_scatter(all.tensor(), one.tensor());
+    world().all_reduce(same.tensor());
+    x = same.values(), part = one.values();
     for (size_t i = 0; i < want.size(); i++) {
       ASSERT_EQ(x[i].bits, want[i]) << "all-reduce, element " << i;
       ASSERT_EQ(part[i].bits, want[i]) << "reduce-scatter, element " << i;
@@ -214,21 +227,20 @@ TEST(Communicator, the_same_rows_can_go_to_several_ranks) {
     const std::vector<double> theirs = contribution<double>(r, 4 * 2);
     if (receive[size_t(r)]) want.insert(want.end(), theirs.begin() + 2, theirs.begin() + 6);
   }
-  std::vector<double> out(want.size());
-  world().all_to_all(make_tensor(in.data(), {4, 2}), starts, send,
-                     make_tensor(out.data(), {int64_t(want.size()) / 2, 2}), receive);
-  EXPECT_TRUE(same_bits(out, want));
+  Placed<double> from(in), out(std::vector<double>(want.size()));
+  world().all_to_all(from.tensor({4, 2}), starts, send, out.tensor({int64_t(want.size()) / 2, 2}), receive);
+  EXPECT_TRUE(same_bits(out.values(), want));
 }
 
 TEST(Communicator, shift_sends_to_the_right) {
   const int ranks = world().size(), left = (world().rank() + ranks - 1) % ranks;
   // Rank r has r rows; rank 0 sends none.
   for (int64_t factor : {0, 1, 5000}) {
-    std::vector<float> in = contribution<float>(world().rank(), factor * world().rank()),
-                       want = contribution<float>(left, factor * left), out(want.size());
-    world().shift(make_tensor(in.data(), {int64_t(in.size())}),
-                  make_tensor(out.data(), {int64_t(out.size())}));
-    EXPECT_TRUE(same_bits(out, want));
+    const std::vector<float> want = contribution<float>(left, factor * left);
+    Placed<float> in(contribution<float>(world().rank(), factor * world().rank())),
+        out(std::vector<float>(want.size()));
+    world().shift(in.tensor(), out.tensor());
+    EXPECT_TRUE(same_bits(out.values(), want));
   }
 }
 
@@ -281,9 +293,9 @@ TEST(Communicator, messages_beyond_the_range_of_int) {
 TEST(Communicator, broadcast_from_every_root) {
   for (int root = 0; root < world().size(); root++)
     for (int64_t n : {int64_t(0), int64_t(1), int64_t(20000)}) {
-      std::vector<double> x = contribution<double>(world().rank(), n);
-      world().broadcast(make_tensor(x.data(), {n}), root);
-      EXPECT_TRUE(same_bits(x, contribution<double>(root, n)));
+      Placed<double> x(contribution<double>(world().rank(), n));
+      world().broadcast(x.tensor(), root);
+      EXPECT_TRUE(same_bits(x.values(), contribution<double>(root, n)));
     }
   for (const std::string& text : {std::string(), std::string("one"), std::string(70000, 'x')}) {
     std::string s = world().rank() == 0 ? text : "something longer than one that must go";
@@ -294,7 +306,7 @@ TEST(Communicator, broadcast_from_every_root) {
 
 TEST(Communicator, groups_are_of_one_colour_in_rank_order) {
   const int color = world().rank() % 2;
-  std::unique_ptr<Communicator> group = world().split(color, "parity");
+  std::unique_ptr<Communicator> group = make_group(color, "parity");
   EXPECT_EQ(group->name(), "parity");
   EXPECT_EQ(group->size(), (world().size() + 1 - color) / 2);
   EXPECT_EQ(group->rank(), world().rank() / 2);
@@ -303,11 +315,11 @@ TEST(Communicator, groups_are_of_one_colour_in_rank_order) {
   group->all_gather(make_tensor(&me, {1}), make_tensor(members.data(), {group->size()}));
   for (size_t i = 0; i < members.size(); i++) EXPECT_EQ(members[i], int32_t(2 * i) + color);
   // Groups work at the same time and do not mix with the world's own collectives.
-  int64_t ours = 1, everyones = 1;
-  group->all_reduce(make_tensor(&ours, {1}));
-  world().all_reduce(make_tensor(&everyones, {1}));
-  EXPECT_EQ(ours, group->size());
-  EXPECT_EQ(everyones, world().size());
+  Placed<int64_t> ours({1}), everyones({1});
+  group->all_reduce(ours.tensor());
+  world().all_reduce(everyones.tensor());
+  EXPECT_EQ(ours.values()[0], group->size());
+  EXPECT_EQ(everyones.values()[0], world().size());
 }
 
 TEST(Communicator, calls_are_numbered_alike_on_all_ranks) {
@@ -325,16 +337,15 @@ TEST(Communicator, calls_are_numbered_alike_on_all_ranks) {
 
 TEST(Communicator, bytes_are_counted_by_the_formulas) {
   const int64_t s = world().size(), r = world().rank(), n = 10007, width = 4;
-  std::unique_ptr<Communicator> group = world().split(0, "counted");
-  std::vector<float> x(size_t(n * s), 0), y(size_t(n * s), 0);
-  const Tensor whole = make_tensor(x.data(), {n * s}), part = make_tensor(y.data(), {n}),
-               other = make_tensor(y.data(), {n * s});
+  std::unique_ptr<Communicator> group = make_group(0, "counted");
+  Placed<float> x(std::vector<float>(size_t(n * s), 0)), y(std::vector<float>(size_t(n * s), 0));
+  const Tensor whole = x.tensor(), part = y.tensor({n}), other = y.tensor();
   const auto sent = [&](Collective kind) {
     const CollectiveCount count = group->count(kind);
     EXPECT_EQ(count.calls, 1) << name_of(kind);
     return count.bytes;
   };
-  group->all_reduce(make_tensor(x.data(), {n}));
+  group->all_reduce(x.tensor({n}));
   const int64_t own = n * (r + 1) / s - n * r / s;
   EXPECT_EQ(sent(Collective::all_reduce), width * (n - own + own * (s - 1)));
   int64_t total = sent(Collective::all_reduce);
@@ -347,7 +358,7 @@ TEST(Communicator, bytes_are_counted_by_the_formulas) {
   const std::vector<int64_t> each(size_t(s), n);
   group->all_to_all(whole, each, other, each);
   EXPECT_EQ(sent(Collective::all_to_all), width * n * (s - 1));
-  group->shift(part, make_tensor(x.data(), {n}));
+  group->shift(part, x.tensor({n}));
   EXPECT_EQ(sent(Collective::shift), s > 1 ? width * n : 0);
   group->broadcast(part, 0);
   EXPECT_EQ(sent(Collective::broadcast), r == 0 ? width * n * (s - 1) : 0);
@@ -360,19 +371,19 @@ TEST(Communicator, bytes_are_counted_by_the_formulas) {
 }
 
 TEST(Communicator, two_threads_use_two_groups_at_the_same_time) {
-  std::unique_ptr<Communicator> one = world().split(0, "one"), two = world().split(0, "two");
+  std::unique_ptr<Communicator> one = make_group(0, "one", false), two = make_group(0, "two");
   const int64_t n = 30000;
   const std::vector<float> want = serial<float>(Reduce::sum, world().size(), n);
-  const auto work = [&](Communicator& group, int64_t& wrong) {
+  const auto work = [&](Communicator& group, bool computes, int64_t& wrong) {
     for (int i = 0; i < 30; i++) {
-      std::vector<float> x = contribution<float>(world().rank(), n);
-      group.all_reduce(make_tensor(x.data(), {n}));
-      wrong += !same_bits(x, want);
+      Placed<float> x(contribution<float>(world().rank(), n), computes);
+      group.all_reduce(x.tensor());
+      wrong += !same_bits(x.values(), want);
     }
   };
   int64_t wrong_there = 0, wrong_here = 0;
-  std::thread other([&] { work(*one, wrong_there); });
-  work(*two, wrong_here);
+  std::thread other([&] { work(*one, false, wrong_there); });
+  work(*two, true, wrong_here);
   other.join();
   EXPECT_EQ(wrong_there + wrong_here, 0);
 }
@@ -400,4 +411,6 @@ TEST(Communicator, shapes_that_do_not_fit_are_refused_before_anything_is_sent) {
 }  // namespace
 }  // namespace jambalaya
 
-int main(int argc, char** argv) { return jambalaya::test::run_ranks(argc, argv); }
+int main(int argc, char** argv) {
+  return jambalaya::test::run_ranks(argc, argv, jambalaya::test::attach_world);
+}

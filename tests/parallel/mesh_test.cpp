@@ -4,7 +4,7 @@
 
 #include <functional>
 
-#include "tests/support/ranks.h"
+#include "tests/support/link.h"
 
 namespace jambalaya {
 namespace {
@@ -37,13 +37,17 @@ std::vector<int> members(Communicator& group) {
   std::vector<int> ranks(size_t(group.size()), -1);
   int32_t me = world().rank();
   group.all_gather(make_tensor(&me, {1}), make_tensor(ranks.data(), {group.size()}));
+  const bool computes = !group.name().ends_with("_shard") && !group.name().ends_with("_replicas");
+  test::Placed<int32_t> mine({me}, computes), all(std::vector<int32_t>(ranks.size(), -1), computes);
+  group.all_gather(mine.tensor(), all.tensor());
+  EXPECT_EQ(all.values(), ranks) << "of tensors on the device, by " << group.name();
   return ranks;
 }
 
 class MeshGroups {
  public:
   explicit MeshGroups(const Layout& layout)
-      : mesh_(world().split(0, "world"), layout), all_(places(mesh_.layout())) {}
+      : mesh_(world().split(0, "world"), layout, test::device_link()), all_(places(mesh_.layout())) {}
 
   void check() {
     const Place& me = all_[size_t(world().rank())];
@@ -130,11 +134,11 @@ TEST(Mesh, shard_groups_of_every_size) {
 
 TEST(Mesh, refuses_what_does_not_fit_the_world_on_every_rank) {
   for (Layout layout : {Layout{.data = world().size() + 1}, Layout{.tensor = 2 * world().size()}})
-    EXPECT_THROW(Mesh(world().split(0, "world"), layout), Error);
+    EXPECT_THROW(Mesh(world().split(0, "world"), layout, test::device_link()), Error);
 }
 
 TEST(Mesh, knows_the_hosts) {
-  Mesh mesh(world().split(0, "world"), {});
+  Mesh mesh(world().split(0, "world"), {}, test::device_link());
   for (int r = 0; r < mesh.size(); r++)
     EXPECT_EQ(mesh.host_of(r), mesh.host_of(0)) << "all run on this machine";
   EXPECT_FALSE(mesh.host_of(0).empty());

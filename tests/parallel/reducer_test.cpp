@@ -6,11 +6,13 @@
 
 #include "kernels/philox.h"
 #include "parallel/mesh.h"
-#include "tests/support/ranks.h"
+#include "tests/support/link.h"
 
 namespace jambalaya {
 namespace {
 
+using test::device_link;
+using test::Placed;
 using test::world;
 
 std::vector<float> gradients_of(int rank, int64_t n) {
@@ -42,46 +44,45 @@ class Reducer : public testing::Test {
 };
 
 TEST_F(Reducer, buckets_of_any_size_and_any_order_give_the_same_sums) {
-  std::unique_ptr<Communicator> data = world().split(0, "data");
+  std::unique_ptr<Communicator> data = test::make_group(0, "data", false);
   const std::vector<float> want = expected();
   const std::vector<std::vector<int>> orders{
       {6, 5, 4, 3, 2, 1, 0}, {5, 4, 3, 2, 1, 0, 6}, {0, 2, 4, 6, 1, 3, 5}, {3}, {}};
   for (int64_t bucket : {int64_t(4), int64_t(12000), int64_t(100000), int64_t(1) << 40})
     for (const std::vector<int>& order : orders) {
-      std::vector<float> g = gradients_of(world().rank(), total());
-      CommunicationQueue queue;
-      GradientReducer reducer(queue, *data, make_tensor(g.data(), {total()}), groups(), bucket);
+      Placed<float> g(gradients_of(world().rank(), total()));
+      CommunicationQueue queue(device_link());
+      GradientReducer reducer(queue, *data, g.tensor(), groups(), bucket);
       reducer.begin();
       for (int group : order) reducer.ready(group);
       reducer.flush();  // sends groups that were never called ready, too
       queue.drain();
-      EXPECT_TRUE(g == want) << "bucket " << bucket << ", first of the order "
-                             << (order.empty() ? -1 : order[0]);
+      EXPECT_TRUE(g.values() == want)
+          << "bucket " << bucket << ", first of the order " << (order.empty() ? -1 : order[0]);
     }
 }
 
 TEST_F(Reducer, serves_many_steps) {
-  std::unique_ptr<Communicator> data = world().split(0, "data");
-  std::vector<float> g(size_t(total()), 0.0f);
-  CommunicationQueue queue;
-  GradientReducer reducer(queue, *data, make_tensor(g.data(), {total()}), groups(), 8000);
+  std::unique_ptr<Communicator> data = test::make_group(0, "data", false);
+  Placed<float> g(std::vector<float>(size_t(total()), 0.0f));
+  CommunicationQueue queue(device_link());
+  GradientReducer reducer(queue, *data, g.tensor(), groups(), 8000);
   for (int step = 0; step < 3; step++) {
-    const std::vector<float> mine = gradients_of(world().rank(), total());
-    std::copy(mine.begin(), mine.end(), g.begin());
+    g.assign(gradients_of(world().rank(), total()));
     reducer.begin();
     for (int group = 6; group >= 0; group--) reducer.ready(group);
     reducer.flush();
     queue.drain();
-    EXPECT_TRUE(g == expected()) << step;
+    EXPECT_TRUE(g.values() == expected()) << step;
   }
 }
 
 TEST_F(Reducer, neighbours_travel_together) {
-  std::unique_ptr<Communicator> data = world().split(0, "data");
+  std::unique_ptr<Communicator> data = test::make_group(0, "data", false);
   auto calls = [&](int64_t bucket) {
-    std::vector<float> g = gradients_of(world().rank(), total());
-    CommunicationQueue queue;
-    GradientReducer reducer(queue, *data, make_tensor(g.data(), {total()}), groups(), bucket);
+    Placed<float> g(gradients_of(world().rank(), total()));
+    CommunicationQueue queue(device_link());
+    GradientReducer reducer(queue, *data, g.tensor(), groups(), bucket);
     const int64_t before = data->calls();
     reducer.begin();
     for (int group = 6; group >= 0; group--) reducer.ready(group);
@@ -96,7 +97,7 @@ TEST_F(Reducer, neighbours_travel_together) {
 }
 
 TEST_F(Reducer, groups_must_tile_the_gradients) {
-  CommunicationQueue queue;
+  CommunicationQueue queue(device_link());
   std::vector<float> g(10);
   const Tensor x = make_tensor(g.data(), {10});
   EXPECT_THROW(GradientReducer(queue, world(), x, {{0, 4}, {5, 10}}, 1), std::exception);
@@ -104,7 +105,7 @@ TEST_F(Reducer, groups_must_tile_the_gradients) {
 }
 
 TEST(CommunicationQueue, runs_jobs_in_order_and_waits_for_all) {
-  CommunicationQueue queue;
+  CommunicationQueue queue(device_link());
   std::vector<int> done;
   for (int i = 0; i < 100; i++) queue.push([&done, i] { done.push_back(i); });
   queue.drain();
@@ -114,7 +115,7 @@ TEST(CommunicationQueue, runs_jobs_in_order_and_waits_for_all) {
 }
 
 TEST(CommunicationQueue, a_job_can_be_waited_for_by_its_number) {
-  CommunicationQueue queue;
+  CommunicationQueue queue(device_link());
   std::atomic<bool> go{false};
   std::atomic<int> done{0};
   const int64_t first = queue.push([&] { done++; });
@@ -130,8 +131,24 @@ TEST(CommunicationQueue, a_job_can_be_waited_for_by_its_number) {
   EXPECT_EQ(done, 2);
 }
 
+TEST(CommunicationQueue, what_jobs_enqueue_comes_between_push_and_wait) {
+  // The computing thread writes, a job copies that elsewhere with its own context, the computing thread goes
+  // on with the copy and then writes anew.
+  CommunicationQueue queue(device_link());
+  Placed<int32_t> a({0, 0, 0}), b({-1, -1, -1});
+  const Tensor from = a.tensor(), to = b.tensor();
+  for (int32_t i = 1; i < 200; i++) {  // more than there are events for
+    a.assign({i, 2 * i, 3 * i});
+    const int64_t job = queue.push([&] { copy(queue.context(), from, to); });
+    queue.wait(job);
+    clear(test::copying_context(), from);
+    if (i % 50 && i > 2) continue;
+    EXPECT_EQ(b.values(), (std::vector<int32_t>{i, 2 * i, 3 * i}));
+  }
+}
+
 TEST(CommunicationQueue, after_a_failed_job_none_runs_and_all_who_ask_are_told) {
-  CommunicationQueue queue;
+  CommunicationQueue queue(device_link());
   std::atomic<bool> go{false};
   int later = 0;
   queue.push([&] {
@@ -150,4 +167,6 @@ TEST(CommunicationQueue, after_a_failed_job_none_runs_and_all_who_ask_are_told) 
 }  // namespace
 }  // namespace jambalaya
 
-int main(int argc, char** argv) { return jambalaya::test::run_ranks(argc, argv); }
+int main(int argc, char** argv) {
+  return jambalaya::test::run_ranks(argc, argv, jambalaya::test::attach_world);
+}

@@ -17,6 +17,8 @@ inline bool on_device() {
   const char* device = std::getenv("JAMBALAYA_TEST_DEVICE");
   return device && std::string(device) == "cuda";
 }
+/// As run.device is told.
+inline const char* device_name() { return on_device() ? "cuda" : "cpu"; }
 /// The device under test, opened once. Never closed: memory of tests may live until the process ends.
 inline Accelerator& accelerator() {
   static Accelerator* const opened = open_cuda(0).release();

@@ -41,11 +41,12 @@ inline double relative_error(const std::vector<float>& got, const std::vector<fl
 /// The part of `whole` (a row of one rank's parameters or gradients) that lies here.
 inline std::vector<float> local_part(const ParameterRow& row, const PlacementRanks& ranks,
                                      const Tensor& whole) {
+  const std::vector<float> all = copied(whole);
   std::vector<float> part;
   for (const auto& piece : pieces(row, ranks))
     for (const auto& run : stretches(row, piece)) {
       part.resize(std::max(part.size(), size_t(run.local + run.count)));
-      std::copy_n(whole.ptr<float>() + run.global, run.count, part.begin() + run.local);
+      std::copy_n(all.begin() + run.global, run.count, part.begin() + run.local);
     }
   return part;
 }
@@ -69,16 +70,17 @@ struct RankBatch {
 struct RankModel {
   RankModel(TestModel& whole, const Layout& layout, int threads = 1)
       : context(threads, "", int64_t(1) << 34),
-        mesh(world().split(0, "test"), layout),
+        mesh(world().split(0, "test"), layout, device_link()),
         regions(mesh),
-        parameters(whole.config(), whole.parameters.precision(), true, placement_of(mesh)),
+        parameters(whole.config(), whole.parameters.precision(), true, placement_of(mesh),
+                   accelerator_or_none()),
         jamba(parameters, regions) {
+    context.on.run_ahead();
     for (size_t i = 0; i < parameters.table().size(); i++) {
       const std::vector<float> values =
           local_part(parameters.table()[i], parameters.ranks(), whole.parameters.master(int(i)));
-      const Tensor own = parameters.master(int(i));
-      EXPECT_EQ(own.numel(), int64_t(values.size())) << parameters.table()[i].name;
-      std::copy(values.begin(), values.end(), own.ptr<float>());
+      SCOPED_TRACE(parameters.table()[i].name);
+      assign(parameters.master(int(i)), values);
     }
     parameters.refresh_compute(context);
   }
@@ -91,19 +93,20 @@ struct RankModel {
 
   /// Forward and backward of this rank's share; the sums are those of all ranks, the gradients complete.
   double train(const TestBatch& batch) {
-    std::fill(std::begin(sums), std::end(sums), 0.0);
+    std::fill(sums.begin(), sums.end(), 0.0);
     parameters.zero_gradients(context);
     RankBatch own(mesh, share_of(batch));
-    jamba.train(context, own.view(), batch.scale(), make_tensor(sums, {kLossSums}));
+    jamba.train(context, own.view(), batch.scale(), make_tensor(sums.data(), {kLossSums}));
+    synchronize(context);
     complete_gradients();
     return objective(parameters.config(), sums_of_all(), batch.scale());
   }
   /// Sums over the ranks that see other tokens; what each adds for the whole micro-batch counts once.
   const double* sums_of_all() {
-    mesh.tokens().all_reduce(make_tensor(sums, {kLossSums}));
+    mesh.tokens().all_reduce(make_tensor(sums.data(), {kLossSums}));
     sums[kAux] /= mesh.tokens().size();
     sums[kRouterZ] /= mesh.tokens().size();
-    return sums;
+    return sums.data();
   }
 
   TestContext context;
@@ -111,25 +114,27 @@ struct RankModel {
   Regions regions;
   Parameters parameters;
   Jamba jamba;
-  double sums[kLossSums] = {};
+  DeviceVector<double> sums = DeviceVector<double>(kLossSums);
 
  private:
   /// Sums over the ranks that hold the same elements and saw other tokens or other query heads.
   void complete_gradients() {
     for (size_t i = 0; i < parameters.table().size(); i++) {
       const ParameterRow& row = parameters.table()[i];
-      const Tensor g = parameters.gradient(int(i));
-      (row.placement.expert ? mesh.expert_data() : mesh.tokens()).all_reduce(g);
-      if (!summed_over_tensor_ranks(row, parameters.ranks())) continue;
-      const int ranks = mesh.tensor().size(), same = copies(row, parameters.ranks());
-      std::vector<float> all(size_t(g.numel() * ranks));
-      mesh.tensor().all_gather(g, make_tensor(all.data(), {g.numel() * ranks}));
-      const int first = mesh.tensor_rank() / same * same;  // copies lie on neighbours
-      for (int64_t j = 0; j < g.numel(); j++) {
-        float sum = 0;
-        for (int r = first; r < first + same; r++) sum += all[size_t(r * g.numel() + j)];
-        g.ptr<float>()[j] = sum;
+      std::vector<float> g = copied(parameters.gradient(int(i)));
+      const int64_t n = int64_t(g.size());
+      (row.placement.expert ? mesh.expert_data() : mesh.tokens()).all_reduce(make_tensor(g.data(), {n}));
+      if (summed_over_tensor_ranks(row, parameters.ranks())) {
+        const int ranks = mesh.tensor().size(), same = copies(row, parameters.ranks());
+        std::vector<float> all(size_t(n * ranks));
+        mesh.tensor().all_gather(make_tensor(g.data(), {n}), make_tensor(all.data(), {n * ranks}));
+        const int first = mesh.tensor_rank() / same * same;  // copies lie on neighbours
+        for (int64_t j = 0; j < n; j++) {
+          g[size_t(j)] = 0;
+          for (int r = first; r < first + same; r++) g[size_t(j)] += all[size_t(r * n + j)];
+        }
       }
+      assign(parameters.gradient(int(i)), g);
     }
   }
 };

@@ -1,11 +1,16 @@
-// Small models for tests: one rank, a few threads, starting values large enough that every part matters.
+// Small models for tests: one rank, a few threads, starting values large enough that every part matters. They
+// compute on the device under test (device.h) as a run does: nothing is waited for but what a test reads.
 #pragma once
+#include <gtest/gtest.h>
+
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "kernels/philox.h"
+#include "kernels/transfer.h"
 #include "model/jamba.h"
+#include "tests/support/device_link.h"
 #include "tests/support/op_test.h"
 
 namespace jambalaya::test {
@@ -29,13 +34,31 @@ inline ModelConfig small_model() {
   return c;
 }
 
+/// The device under test; null: the CPU.
+inline Accelerator* accelerator_or_none() { return on_device() ? &accelerator() : nullptr; }
+
+/// Bytes to which arenas round.
+inline int64_t arena_alignment() { return on_device() ? 256 : 64; }
+
+inline Context context_of(const Tensor& t) {
+  return transfer_context(t.device == Device::cuda ? &accelerator() : nullptr);
+}
+/// The elements of a tensor, wherever it lies, after all that was enqueued.
+inline std::vector<float> copied(const Tensor& t) { return to_host<float>(context_of(t), t); }
+inline void assign(const Tensor& t, const std::vector<float>& values) {
+  Tensor host = t;
+  host.data = const_cast<float*>(values.data()), host.device = Device::cpu, host.row_stride = t.columns();
+  ASSERT_EQ(t.numel(), int64_t(values.size()));
+  copy(context_of(t), host, t);
+}
+
 /// Fills every tensor around its usual values, wide enough that no gradient vanishes.
 inline void randomize(Parameters& parameters, uint64_t seed) {
   for (size_t i = 0; i < parameters.table().size(); i++) {
     const ParameterRow& row = parameters.table()[i];
     const uint64_t key = hash_name(seed, row.name);
-    float* p = parameters.master(int(i)).ptr<float>();
-    for (int64_t j = 0; j < row.numel(); j++) {
+    std::vector<float> p(size_t(row.numel()));
+    for (size_t j = 0; j < p.size(); j++) {
       const float u = 2 * uniform_at(key, uint64_t(j)) - 1;
       switch (row.init) {
         case Init::ones:
@@ -51,6 +74,7 @@ inline void randomize(Parameters& parameters, uint64_t seed) {
           p[j] = 0.7f * u;
       }
     }
+    assign(parameters.master(int(i)), p);
   }
 }
 
@@ -86,10 +110,11 @@ struct TestBatch {
 struct TestModel {
   explicit TestModel(const ModelConfig& config, Precision precision = Precision::f32, int threads = 1)
       : context(threads, "", int64_t(1) << 34),
-        mesh(make_single_communicator(), Layout{}),
+        mesh(make_single_communicator(), Layout{}, device_link()),
         regions(mesh),
-        parameters(config, precision, true),
+        parameters(config, precision, true, {}, accelerator_or_none()),
         jamba(parameters, regions) {
+    context.on.run_ahead();
     randomize(parameters, 1);
     parameters.refresh_compute(context);
   }
@@ -97,10 +122,15 @@ struct TestModel {
 
   /// Zeroes the gradients, runs one micro-batch and returns the objective.
   double train(const TestBatch& batch, const LossScale& scale) {
-    std::fill(std::begin(sums), std::end(sums), 0.0);
+    std::fill(sums.begin(), sums.end(), 0.0);
     parameters.zero_gradients(context);
-    jamba.train(context, batch.view(), scale, make_tensor(sums, {kLossSums}));
-    return objective(config(), sums, scale);
+    return add(batch, scale);
+  }
+  /// One micro-batch more; its gradients and losses are added. Returns the objective of all.
+  double add(const TestBatch& batch, const LossScale& scale) {
+    jamba.train(context, batch.view(), scale, make_tensor(sums.data(), {kLossSums}));
+    synchronize(context);
+    return objective(config(), sums.data(), scale);
   }
   double train(const TestBatch& batch) { return train(batch, batch.scale()); }
 
@@ -110,12 +140,18 @@ struct TestModel {
   };
   Scores evaluate(const TestBatch& batch) {
     const int64_t t = batch.tokens(), v = config().vocab_size;
-    Scores s{std::vector<float>(size_t(t)), std::vector<float>(size_t(t * v)),
-             std::vector<uint8_t>(size_t(t))};
-    std::fill(std::begin(sums), std::end(sums), 0.0);
-    jamba.evaluate(context, batch.view(), make_tensor(sums, {kLossSums}), make_tensor(s.nll.data(), {t}),
-                   make_tensor(s.correct.data(), {t}), make_tensor(s.logits.data(), {t, v}));
-    return s;
+    std::fill(sums.begin(), sums.end(), 0.0);
+    return evaluate_with(jamba, context, batch.view(), v, sums.data(), t);
+  }
+  /// Of `tokens` tokens here; the losses are added to the sums.
+  static Scores evaluate_with(Jamba& jamba, Context& context, const Batch& batch, int64_t vocabulary,
+                              double* sums, int64_t tokens) {
+    DeviceVector<float> nll(static_cast<size_t>(tokens)), logits(static_cast<size_t>(tokens * vocabulary));
+    DeviceVector<uint8_t> correct(static_cast<size_t>(tokens));
+    jamba.evaluate(context, batch, make_tensor(sums, {kLossSums}), make_tensor(nll.data(), {tokens}),
+                   make_tensor(correct.data(), {tokens}), make_tensor(logits.data(), {tokens, vocabulary}));
+    synchronize(context);
+    return {{nll.begin(), nll.end()}, {logits.begin(), logits.end()}, {correct.begin(), correct.end()}};
   }
   std::vector<float> gradient(const std::string& name) const {
     return copied(parameters.gradient(parameters.index(name)));
@@ -129,14 +165,13 @@ struct TestModel {
     }
     return all;
   }
-  static std::vector<float> copied(const Tensor& t) { return {t.ptr<float>(), t.ptr<float>() + t.numel()}; }
 
   TestContext context;
   Mesh mesh;
   Regions regions;
   Parameters parameters;
   Jamba jamba;
-  double sums[kLossSums] = {};
+  DeviceVector<double> sums = DeviceVector<double>(kLossSums);
 };
 
 }  // namespace jambalaya::test

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdio>
+#include <functional>
 #include <memory>
 
 #include "parallel/communicator.h"
@@ -25,10 +26,11 @@ class FailurePrinter : public testing::EmptyTestEventListener {
   }
 };
 
-/// Body of main(). A rank that failed makes the whole job fail.
-inline int run_ranks(int argc, char** argv) {
+/// Body of main(); `prepare` runs once there is a world. A rank that failed makes the whole job fail.
+inline int run_ranks(int argc, char** argv, const std::function<void()>& prepare = {}) {
   testing::InitGoogleTest(&argc, argv);
   world_slot() = make_world_communicator();
+  if (prepare) prepare();
   // A rank that leaves a test half-way would leave the others waiting: end the job instead.
   if (world().size() > 1) GTEST_FLAG_SET(catch_exceptions, false);
   auto& listeners = testing::UnitTest::GetInstance()->listeners();

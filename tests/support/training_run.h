@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/philox.h"
+#include "tests/support/device.h"
 #include "tests/support/token_store.h"
 #include "train/checkpoint/checkpoint.h"
 #include "train/config.h"
@@ -43,6 +44,7 @@ inline Config small_run(const std::string& run_folder, const std::string& data_f
   m.initializer_range = 0.1;
   c.run.folder = run_folder;
   c.run.threads = 1;
+  c.run.device = device_name();
   c.data.folder = data_folder;
   c.data.sequence_length = 32;
   c.data.micro_batch = 4;
@@ -60,7 +62,7 @@ inline Config small_run(const std::string& run_folder, const std::string& data_f
 /// Trains in this process, on one rank.
 inline Exit train(const Config& config, const std::string& resume = "auto") {
   log_settings().level = LogLevel::error;
-  Runtime runtime(config.parallel, config.model, config.run.threads, config.run.device);
+  Runtime runtime(config.parallel, config.model, config.run);
   return Trainer(runtime, config, resume).run();
 }
 

@@ -82,13 +82,18 @@ TEST(BatchChanges, a_manifest_without_these_records_still_loads) {
 
 TEST(MemoryShortage, ranks_of_a_host_are_added_and_the_worst_host_is_named) {
   constexpr int64_t kMiB = 1 << 20;
-  EXPECT_EQ(memory_shortage({{"a", 5 * kMiB, 10 * kMiB}, {"a", 5 * kMiB, 12 * kMiB}}), "");
-  EXPECT_EQ(
-      memory_shortage({{"a", 5 * kMiB, 100 * kMiB}, {"b", 9 * kMiB, 20 * kMiB}, {"b", 12 * kMiB, 18 * kMiB}}),
-      "2 ranks on host b would need 21 MiB, 18 MiB are available there");
-  EXPECT_EQ(memory_shortage({{"a", 9 * kMiB, 8 * kMiB}, {"b", 9 * kMiB, 1 * kMiB}}),
+  EXPECT_EQ(memory_shortage({{"host a", 5 * kMiB, 10 * kMiB}, {"host a", 5 * kMiB, 12 * kMiB}}), "");
+  EXPECT_EQ(memory_shortage({{"host a", 5 * kMiB, 100 * kMiB},
+                             {"host b", 9 * kMiB, 20 * kMiB},
+                             {"host b", 12 * kMiB, 18 * kMiB}}),
+            "2 ranks on host b would need 21 MiB, 18 MiB are available there");
+  EXPECT_EQ(memory_shortage({{"host a", 9 * kMiB, 8 * kMiB}, {"host b", 9 * kMiB, 1 * kMiB}}),
             "1 rank on host b would need 9 MiB, 1 MiB are available there");
-  EXPECT_EQ(memory_shortage({{"a", 9 * kMiB, -1}}), "") << "what is not known is not refused";
+  EXPECT_EQ(memory_shortage({{"host a", 9 * kMiB, -1}}), "") << "what is not known is not refused";
+  EXPECT_EQ(memory_shortage({{"GPU 0 of host a", 5 * kMiB, 8 * kMiB},
+                             {"GPU 1 of host a", 5 * kMiB, 8 * kMiB},
+                             {"GPU 1 of host a", 5 * kMiB, 8 * kMiB}}),
+            "2 ranks on GPU 1 of host a would need 10 MiB, 8 MiB are available there");
 }
 
 TEST(DescribeHosts, ranks_are_listed_by_host) {

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/support/device.h"
 #include "train/files.h"
 #include "train/interop/huggingface.h"
 
@@ -14,7 +15,7 @@ class Golden : public testing::TestWithParam<const char*> {
   GoldenResult compare(Precision precision, Recompute recompute, int threads) const {
     const std::string folder = std::string(JAMBALAYA_SOURCE_DIR "/tests/goldens/") + GetParam();
     ModelConfig model = model_config_from_hf(read_small_file(folder + "/config.json", 1 << 20), folder);
-    std::unique_ptr<Runtime> runtime = Runtime::single(threads);
+    std::unique_ptr<Runtime> runtime = Runtime::single(threads, test::device_name());
     return compare_golden(*runtime, folder, model, precision, recompute, GoldenTolerances::of(precision));
   }
   static void expect_passed(const GoldenResult& result) {

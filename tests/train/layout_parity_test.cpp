@@ -9,7 +9,7 @@
 #include <memory>
 
 #include "model/gather_tensor.h"
-#include "tests/support/op_test.h"
+#include "tests/support/model.h"
 #include "tests/support/parity.h"
 #include "tests/support/ranks.h"
 #include "train/run/engine.h"
@@ -38,9 +38,10 @@ class Job {
  public:
   Job(std::unique_ptr<Communicator> ranks, const Layout& layout, Precision precision,
       Recompute recompute = Recompute::off, const ModelConfig& model = parity_model())
-      : mesh(std::move(ranks), layout),
+      : mesh(std::move(ranks), layout, device_link()),
         context(1, "", int64_t(1) << 34),
         engine(mesh, context, model, precision, settings(), 1 << 12) {
+    context.on.run_ahead();
     engine.jamba.recompute = recompute;
     engine.parameters.initialize(5);
     if (engine.parameters.has(kSilent)) silence_an_expert();
@@ -76,13 +77,12 @@ class Job {
     Outcome r;
     r.initial = whole(engine.parameters.owned_master());
     r.losses = gradients(0);
-    r.norm = engine.gradient_norm();
+    r.norm = r.losses.gradient_norm;
     r.gradients = whole(engine.parameters.owned_gradient());
     for (int s = 0; s < steps; s++) {
       const StepLosses losses = gradients(s);
-      const double norm = engine.gradient_norm();
-      engine.update(settings().lr, norm);
-      r.course.insert(r.course.end(), {losses.objective, norm});
+      engine.update(settings().lr, losses.gradient_norm);
+      r.course.insert(r.course.end(), {losses.objective, losses.gradient_norm});
     }
     if (steps) r.trained = whole(engine.parameters.owned_master());
     return r;
@@ -107,12 +107,14 @@ class Job {
     initial_values(p.config(), p.table()[size_t(row)], 5, 3 * width, 4 * width, third.data());
     for (const OwnedSlice& slice : p.owned()) {
       if (slice.row != row) continue;
-      float* owned = p.owned_master().ptr<float>() + slice.at;
+      const Tensor there = p.owned_master().slice_rows(slice.at, slice.at + slice.end - slice.begin);
+      std::vector<float> owned = copied(there);
       for (const Rectangle& piece : pieces(p.table()[size_t(row)], p.ranks(), slice.begin, slice.end))
         for (const Stretch& r : stretches(p.table()[size_t(row)], piece))
           for (int64_t i = 0; i < r.count; i++)
             if ((r.global + i) / width == 4 || (r.global + i) / width == 5)
-              owned[r.local + i - slice.begin] = third[size_t((r.global + i) % width)];
+              owned[size_t(r.local + i - slice.begin)] = third[size_t((r.global + i) % width)];
+      assign(there, owned);
     }
   }
 };
@@ -322,8 +324,8 @@ TEST(layouts, copies_and_replicas_stay_equal_to_the_bit) {
     SCOPED_TRACE(name(layout));
     Job job(all_ranks(), layout, Precision::f32);
     for (int step = 0; step < 2; step++) {
-      job.gradients(step);
-      job.engine.update(settings().lr, job.engine.gradient_norm());
+      const StepLosses losses = job.gradients(step);
+      job.engine.update(settings().lr, losses.gradient_norm);
     }
     const Parameters& p = job.engine.parameters;
     for (int row = 0; row < int(p.table().size()); row++) {
@@ -331,11 +333,13 @@ TEST(layouts, copies_and_replicas_stay_equal_to_the_bit) {
       std::vector<float> lowest(size_t(r.numel()), INFINITY), highest(size_t(r.numel()), -INFINITY);
       for (const OwnedSlice& slice : p.owned()) {
         if (slice.row != row) continue;
-        const float* owned = p.owned_master().ptr<float>() + slice.at;
+        const std::vector<float> owned =
+            copied(p.owned_master().slice_rows(slice.at, slice.at + slice.end - slice.begin));
         for (const Rectangle& piece : pieces(r, p.ranks(), slice.begin, slice.end))
           for (const Stretch& s : stretches(r, piece))
             for (int64_t i = 0; i < s.count; i++)
-              lowest[size_t(s.global + i)] = highest[size_t(s.global + i)] = owned[s.local + i - slice.begin];
+              lowest[size_t(s.global + i)] = highest[size_t(s.global + i)] =
+                  owned[size_t(s.local + i - slice.begin)];
       }
       job.mesh.world().all_reduce(make_tensor(lowest.data(), {r.numel()}), Reduce::min);
       job.mesh.world().all_reduce(make_tensor(highest.data(), {r.numel()}), Reduce::max);

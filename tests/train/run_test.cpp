@@ -147,7 +147,7 @@ TEST_F(Run, finished_run_stays_as_it_is) {
 
 TEST_F(Run, folder_has_one_writer) {
   Config c = config();
-  Runtime runtime(c.parallel, c.model, 1, "cpu");
+  Runtime runtime(c.parallel, c.model, c.run);
   const Trainer first(runtime, c, "auto");
   expect_refused(c, Exit::usage, "another job is writing");
 }

@@ -1,5 +1,6 @@
 // Sharding of optimizer state, gradients and parameters changes where numbers lie, not what they are: every
 // mode trains as one rank does, and a checkpoint of one is continued by any other.
+#include <bit>
 #include <numeric>
 
 #include "model/gather_tensor.h"
@@ -41,12 +42,13 @@ struct Worker {
   Worker(std::unique_ptr<Communicator> ranks, const Layout& layout, const ModelConfig& config,
          Precision precision)
       : context(1, "", int64_t(1) << 34),
-        mesh(std::move(ranks), layout),
-        parameters(config, precision, true, placement_of(mesh)),
+        mesh(std::move(ranks), layout, test::device_link()),
+        parameters(config, precision, true, placement_of(mesh), test::accelerator_or_none()),
         sync(parameters, mesh, 4096),
         regions(mesh),
         jamba(parameters, regions),
         optimizer(parameters, settings()) {
+    context.on.run_ahead();
     jamba.on_gradients = [this](int layer) { sync.gradients_ready(layer); };
     parameters.initialize(3);
     parameters.refresh_compute(context);
@@ -55,7 +57,8 @@ struct Worker {
 
   /// One update on `batches`, each shared out to data ranks by documents; the objective of all of them.
   double step(const std::vector<TestBatch>& batches) {
-    double counted = 0, sums[kLossSums] = {};
+    double counted = 0;
+    test::DeviceVector<double> sums(kLossSums, 0.0);
     for (const TestBatch& batch : batches) counted += double(batch.counted());
     LossScale scale{1 / counted, 1.0 / double(batches.size()), double(batches[0].tokens())};
     parameters.zero_gradients(context);
@@ -64,16 +67,17 @@ struct Worker {
                    all = size_t(mesh.layout().data);
       const TestBatch own = test::documents_of(batches[i], n * d / all, n * (d + 1) / all);
       sync.begin_backward(i + 1 == batches.size());
-      jamba.train(context, own.view(), scale, make_tensor(sums, {kLossSums}));
+      jamba.train(context, own.view(), scale, make_tensor(sums.data(), {kLossSums}));
     }
     sync.finish();
     norm = optimizer.gradient_norm(context, mesh.world());
     optimizer.step(context, 1e-2, norm);
     sync.refresh();
-    mesh.tokens().all_reduce(make_tensor(sums, {kLossSums}));
+    synchronize(context);
+    mesh.tokens().all_reduce(make_tensor(sums.data(), {kLossSums}));
     sums[kAux] /= mesh.tokens().size();
     sums[kRouterZ] /= mesh.tokens().size();
-    return objective(parameters.config(), sums, scale);
+    return objective(parameters.config(), sums.data(), scale);
   }
 
   test::TestContext context;
@@ -272,15 +276,19 @@ TEST(Sharding, copies_stay_the_same_bits_and_one_bit_of_drift_is_named) {
     broadcast_string(world(), name, world().size() - 1);
     if (name.empty()) continue;
     found++;
-    uint32_t* bits = nullptr;
-    if (last)
-      bits = static_cast<uint32_t*>(
-          w->parameters.owned_master().address(slice->end - 1 - slice->begin + slice->at));
-    if (bits) *bits ^= 1;
+    const auto flip_a_bit = [&] {
+      if (!last) return;
+      const int64_t at = slice->end - 1 - slice->begin + slice->at;
+      const Tensor element = w->parameters.owned_master().slice_rows(at, at + 1);
+      std::vector<float> value = test::copied(element);
+      value[0] = std::bit_cast<float>(std::bit_cast<uint32_t>(value[0]) ^ 1);
+      test::assign(element, value);
+    };
+    flip_a_bit();
     const std::string told = drift_of(*w);
     EXPECT_NE(told.find(" " + name + " on rank"), std::string::npos) << told;
     EXPECT_NE(told.find(cat(world().size() - 1)), std::string::npos) << told;
-    if (bits) *bits ^= 1;
+    flip_a_bit();
     EXPECT_EQ(drift_of(*w), "");
   }
   EXPECT_EQ(found > 0, world().size() > 1);
@@ -301,7 +309,8 @@ TEST(Sharding, memory_is_what_the_formulas_say) {
       for (const Part& part : w->parameters.parts()) {
         whole += part.size;
         if (part.compute) copied += part.size;
-        unit_values[size_t(part.unit)] += round_up(part.size * (part.compute ? 2 : 4), 64);
+        unit_values[size_t(part.unit)] +=
+            round_up(part.size * (part.compute ? 2 : 4), test::arena_alignment());
         unit_gradients[size_t(part.unit)] += part.size * 4;
       }
       const bool sharded = mode != Sharding::none && shards > 1, full = mode == Sharding::full && shards > 1;
@@ -309,14 +318,15 @@ TEST(Sharding, memory_is_what_the_formulas_say) {
       EXPECT_EQ(w->parameters.owned_size(), owned);
       const int64_t values = sharded && !full ? (whole - copied) * 4 : 0, compute = full ? 0 : copied * 2;
       EXPECT_NEAR(double(w->parameters.parameter_arena().high_water()), double(owned * 4 + values + compute),
-                  192);
+                  3 * test::arena_alignment());
       EXPECT_NEAR(double(w->parameters.gradient_arena()->high_water()),
-                  double(owned * 4 + (sharded && !full ? whole * 4 : 0)), 192);
+                  double(owned * 4 + (sharded && !full ? whole * 4 : 0)), 3 * test::arena_alignment());
       ASSERT_EQ(w->sync.ring_arena() != nullptr, full);
       if (!full) continue;
       const int64_t largest = *std::max_element(unit_values.begin(), unit_values.end()),
                     gradients = *std::max_element(unit_gradients.begin(), unit_gradients.end());
-      EXPECT_NEAR(double(w->sync.ring_arena()->high_water()), double(3 * largest + 2 * gradients), 512);
+      EXPECT_NEAR(double(w->sync.ring_arena()->high_water()), double(3 * largest + 2 * gradients),
+                  8 * test::arena_alignment());
     }
 }
 

@@ -16,6 +16,7 @@
 #include <filesystem>
 #include <map>
 #include <numeric>
+#include <utility>
 
 #include "train/checkpoint/manifest.h"
 #include "train/checkpoint/tensor_file.h"
@@ -112,6 +113,37 @@ std::string make_temporary_folder(const std::string& folder, int64_t step, int64
   return path;
 }
 
+/// A box's values, piece by piece, on the host.
+class BoxReader {
+ public:
+  explicit BoxReader(const Box& box) : box_(box) {
+    if (box.fill) {
+      filled_.resize(size_t(box.local.numel()));
+      box.fill(filled_.data());
+    }
+  }
+  /// All of it where the host can read it as it lies.
+  std::vector<BoxPiece> pieces() const {
+    return pieces_of_box(shape_of(box_.local),
+                         box_.accelerator ? PieceMemory::kElements : box_.local.numel());
+  }
+  /// Pieces are asked for in order.
+  const float* next(const BoxPiece& piece, PieceMemory* staging) {
+    const int64_t n = piece.elements(), first = std::exchange(at_, at_ + n);
+    if (!box_.accelerator) return (box_.fill ? filled_.data() : box_.local.ptr<float>()) + first;
+    const Context ctx = transfer_context(box_.accelerator);
+    Tensor there = make_tensor(box_.local.address(first), DType::f32, {n}, Device::cuda);
+    copy(ctx, there, make_tensor(staging->data(), {n}));
+    synchronize(ctx);
+    return staging->data();
+  }
+
+ private:
+  const Box& box_;
+  std::vector<float> filled_;
+  int64_t at_ = 0;
+};
+
 RankReport write_rank_file(const std::string& temporary, int rank, const std::vector<Box>& boxes) {
   RankReport report;
   char name[32];
@@ -119,23 +151,26 @@ RankReport write_rank_file(const std::string& temporary, int rank, const std::ve
   report.file.name = name;
   const std::string path = inside(temporary, name);
   std::optional<TensorFileWriter> writer;
+  std::optional<PieceMemory> staging;
   for (const Box& box : boxes) {
     JAMBALAYA_CHECK(box.local.dtype == DType::f32 && box.local.packed(), box.name, " ", box.local.describe());
     if (box.local.numel() == 0) continue;
     if (!writer) writer.emplace(path);
-    std::vector<float> filled;
-    if (box.fill) {
-      filled.resize(size_t(box.local.numel()));
-      box.fill(filled.data());
-    }
-    const float* values = box.fill ? filled.data() : box.local.ptr<float>();
+    if (box.accelerator && !staging) staging.emplace(box.accelerator);
     RankReport::Entry entry{box.name, box.global_shape, {}};
     entry.box.offset = box.offset;
     entry.box.shape = shape_of(box.local);
     entry.box.dataset = box.name + "@";
     for (size_t d = 0; d < box.offset.size(); d++) entry.box.dataset += cat(d ? "," : "", box.offset[d]);
-    entry.box.hash = xxh3_of_bytes(values, size_t(box.local.bytes()));
-    writer->write(entry.box.dataset, box.name, box.global_shape, box.offset, entry.box.shape, values);
+    BoxReader values(box);
+    Xxh3 hash;
+    writer->write(entry.box.dataset, box.name, box.global_shape, box.offset, entry.box.shape, values.pieces(),
+                  [&](const BoxPiece& piece) {
+                    const float* next = values.next(piece, staging ? &*staging : nullptr);
+                    hash.add(next, size_t(piece.elements()) * sizeof(float));
+                    return next;
+                  });
+    entry.box.hash = hash.digest();
     report.entries.push_back(std::move(entry));
   }
   if (writer) {

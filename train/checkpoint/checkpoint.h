@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/accelerator.h"
 #include "kernels/tensor.h"
 #include "model/config.h"
 #include "parallel/communicator.h"
@@ -20,10 +21,11 @@ struct Box {
   std::string name;                   ///< "param/layers.0.mamba.D", "adam_m/...", "adam_v/..."
   std::vector<int64_t> global_shape;  ///< of the whole tensor
   std::vector<int64_t> offset;        ///< of this part
-  Tensor local;                       ///< packed f32
+  Tensor local;                       ///< packed f32, in host memory or that of `accelerator`
   /// Saving alone, when `local` has a shape but no memory: gives the values while the box is written, so that
   /// no more than one such box is in memory.
   std::function<void(float* out)> fill = nullptr;
+  Accelerator* accelerator = nullptr;
 };
 
 /// Everything of a run besides tensors, small and the same on every rank.
@@ -70,15 +72,16 @@ struct CheckpointInfo {
 
 /// Every rank calls it with the boxes that it owns (each element of a tensor is in exactly one box of one
 /// rank; checked). Atomic: on any failure nothing is published, Error(io) on all ranks. Returns the published
-/// path `folder`/step-XXXXXXXX; a checkpoint of the same step that is there already is replaced.
+/// path `folder`/step-XXXXXXXX; a checkpoint of the same step that is there already is replaced. Boxes in
+/// device memory are read through page-locked host memory of a fixed size, after what was enqueued before.
 std::string save_checkpoint(Communicator& world, const std::string& folder, const std::vector<Box>& boxes,
                             const TrainState& state, const ModelConfig& model, bool weights_only);
 
 /// Opens and verifies: manifest complete, every file there with its size and hash. Throws Error(checkpoint)
 /// naming the file.
 CheckpointInfo open_checkpoint(const std::string& path, bool verify_hashes = true);
-/// Fills each box from whatever boxes are stored (any layout -> any layout). Missing tensors:
-/// Error(checkpoint) by name.
+/// Fills each box from whatever boxes are stored (any layout -> any layout), in whatever memory it lies.
+/// Missing tensors: Error(checkpoint) by name.
 void read_boxes(const CheckpointInfo& info, std::vector<Box>& boxes);
 
 /// Newest checkpoint of a folder that verifies; broken ones are skipped with a warning (a line each, appended

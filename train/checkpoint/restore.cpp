@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
+#include <optional>
 
 #include "train/checkpoint/checkpoint.h"
 #include "train/checkpoint/manifest.h"
@@ -44,6 +45,11 @@ struct Part {
   const CheckpointInfo::StoredBox* stored;
   Box* wanted;
   std::vector<int64_t> from, to, count;  ///< in the stored box, in the wanted one, length
+  /// All of the stored box, and all of the wanted one.
+  bool whole() const {
+    const Tensor& local = wanted->local;
+    return count == stored->shape && std::equal(count.begin(), count.end(), local.shape.begin());
+  }
 };
 
 /// Where a stored and a wanted box meet; false when they do not.
@@ -81,14 +87,40 @@ void check_wanted(const CheckpointInfo& info, const CheckpointInfo::Stored& stor
                     box.name);
 }
 
-void read_part(const CheckpointInfo& info, TensorFileReader& reader, const Part& part) {
+std::vector<int64_t> sum_of(std::vector<int64_t> a, const std::vector<int64_t>& b) {
+  for (size_t d = 0; d < a.size(); d++) a[d] += b[d];
+  return a;
+}
+
+/// Into device memory, through the host a piece at a time; the hash of what was read, in the part's order.
+std::string read_to_device(TensorFileReader& reader, const Part& part, PieceMemory& staging) {
+  const Box& box = *part.wanted;
+  const Context ctx = transfer_context(box.accelerator);
+  Xxh3 hash;
+  for (const BoxPiece& piece : pieces_of_box(part.count, PieceMemory::kElements)) {
+    reader.read(part.stored->dataset, part.stored->shape, sum_of(part.from, piece.from), piece.count,
+                staging.data(), piece.count, std::vector<int64_t>(piece.count.size(), 0));
+    hash.add(staging.data(), size_t(piece.elements()) * sizeof(float));
+    copy_into_box(ctx, staging.data(), {sum_of(part.to, piece.from), piece.count}, box.local);
+    synchronize(ctx);  // the next piece takes the same memory
+  }
+  return hash.digest();
+}
+
+std::string read_to_host(TensorFileReader& reader, const Part& part) {
   const Tensor& local = part.wanted->local;
-  const std::vector<int64_t> shape(local.shape.begin(), local.shape.begin() + local.rank);
-  reader.read(part.stored->dataset, part.stored->shape, part.from, part.count, local.ptr<float>(), shape,
-              part.to);
+  reader.read(part.stored->dataset, part.stored->shape, part.from, part.count, local.ptr<float>(),
+              {local.shape.begin(), local.shape.begin() + local.rank}, part.to);
+  return part.whole() ? xxh3_of_bytes(local.data, size_t(local.bytes())) : "";
+}
+
+void read_part(const CheckpointInfo& info, TensorFileReader& reader, const Part& part,
+               std::optional<PieceMemory>& staging) {
+  if (part.wanted->accelerator && !staging) staging.emplace(part.wanted->accelerator);
+  const std::string hash =
+      part.wanted->accelerator ? read_to_device(reader, part, *staging) : read_to_host(reader, part);
   // A box that is read whole is compared with its own hash: what HDF5 gave is what was saved.
-  const bool whole = part.count == part.stored->shape && part.count == shape;
-  if (whole && xxh3_of_bytes(local.data, size_t(local.bytes())) != part.stored->hash)
+  if (part.whole() && hash != part.stored->hash)
     throw Error(Exit::checkpoint,
                 cat(inside(info.path, info.files[size_t(part.stored->file)].name), ": ", part.stored->dataset,
                     ": damaged: its hash is not the one in the manifest"));
@@ -126,9 +158,10 @@ void read_boxes(const CheckpointInfo& info, std::vector<Box>& boxes) {
     for (const auto& stored : found->second->boxes)
       if (intersect(stored, box, part)) parts_of[stored.file].push_back(part);
   }
+  std::optional<PieceMemory> staging;
   for (const auto& [file, parts] : parts_of) {
     TensorFileReader reader(inside(info.path, info.files[size_t(file)].name));
-    for (const Part& part : parts) read_part(info, reader, part);
+    for (const Part& part : parts) read_part(info, reader, part, staging);
   }
 }
 

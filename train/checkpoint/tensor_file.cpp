@@ -60,9 +60,20 @@ void TensorFileWriter::attribute(hid_t dataset, const char* name, const std::vec
   check(id >= 0 && H5Awrite(id, H5T_NATIVE_INT64, values.data()) >= 0 && id.close(), name);
 }
 
+void TensorFileWriter::write_piece(hid_t set, const std::string& what, const BoxPiece& piece,
+                                   const float* values) const {
+  const auto start = extents(piece.from), count = extents(piece.count);
+  Hdf5Id space(H5Dget_space(set), H5Sclose);
+  Hdf5Id memory(H5Screate_simple(int(count.size()), count.data(), nullptr), H5Sclose);
+  check(space >= 0 && memory >= 0, what);
+  check(H5Sselect_hyperslab(space, H5S_SELECT_SET, start.data(), nullptr, count.data(), nullptr) >= 0, what);
+  check(H5Dwrite(set, H5T_NATIVE_FLOAT, memory, space, H5P_DEFAULT, values) >= 0, what);
+}
+
 void TensorFileWriter::write(const std::string& dataset, const std::string& name,
                              const std::vector<int64_t>& global_shape, const std::vector<int64_t>& offset,
-                             const std::vector<int64_t>& shape, const float* data) {
+                             const std::vector<int64_t>& shape, const std::vector<BoxPiece>& pieces,
+                             const std::function<const float*(const BoxPiece&)>& values) {
   const auto size = extents(shape);
   Hdf5Id space(H5Screate_simple(int(size.size()), size.data(), nullptr), H5Sclose);
   Hdf5Id list(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
@@ -73,7 +84,7 @@ void TensorFileWriter::write(const std::string& dataset, const std::string& name
   check(ok, dataset);
   Hdf5Id set(H5Dcreate2(file_, dataset.c_str(), H5T_IEEE_F32LE, space, links, list, H5P_DEFAULT), H5Dclose);
   check(set >= 0, dataset);
-  check(H5Dwrite(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0, dataset);
+  for (const BoxPiece& piece : pieces) write_piece(set, dataset, piece, values(piece));
   attribute(set, "global_shape", global_shape);
   attribute(set, "offset", offset);
   Hdf5Id text(H5Tcopy(H5T_C_S1), H5Tclose);

@@ -3,10 +3,12 @@
 // bits nor survives all of them.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "data/hdf5_file.h"
+#include "train/checkpoint/box_values.h"
 
 namespace jambalaya {
 
@@ -14,14 +16,17 @@ namespace jambalaya {
 class TensorFileWriter {
  public:
   explicit TensorFileWriter(const std::string& path);
-  /// A contiguous dataset `dataset` with attributes name, global_shape and offset.
+  /// A contiguous dataset `dataset` with attributes name, global_shape and offset. `pieces` make up the box
+  /// of that shape; values(piece) are those of one, packed, valid until the next is asked for.
   void write(const std::string& dataset, const std::string& name, const std::vector<int64_t>& global_shape,
-             const std::vector<int64_t>& offset, const std::vector<int64_t>& shape, const float* data);
+             const std::vector<int64_t>& offset, const std::vector<int64_t>& shape,
+             const std::vector<BoxPiece>& pieces, const std::function<const float*(const BoxPiece&)>& values);
   /// Closes and forces the file to the disk: a full disk may be told only here.
   void close();
 
  private:
   void check(bool ok, const std::string& what) const;
+  void write_piece(hid_t dataset, const std::string& what, const BoxPiece& piece, const float* values) const;
   void attribute(hid_t dataset, const char* name, const std::vector<int64_t>& values) const;
   std::string path_;
   Hdf5Id file_;

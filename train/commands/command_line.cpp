@@ -81,6 +81,12 @@ void add_set(CLI::App& app, std::vector<std::string>& set, const std::string& do
   app.add_option("--set", set, doc)->type_name("SECTION.KEY=VALUE")->allow_extra_args(false);
 }
 
+constexpr const char* kDeviceDoc =
+    "Where the model is computed; auto: a GPU for each rank where there is one, else the CPU";
+void add_device(CLI::App& app, std::string& device, const std::string& doc) {
+  add_choice(app, "--device", device, {"auto", "cpu", "cuda"}, doc);
+}
+
 /// Every command's options, and which command was called.
 struct Parsed {
   GlobalOptions global;
@@ -173,6 +179,7 @@ void add_run_commands(CLI::App& root, Parsed& p) {
                     "log.trace_steps) as Chrome trace JSON: look at it with ui.perfetto.dev or "
                     "scripts/trace_summary")
         ->type_name("FILE");
+    add_device(*app, o.device, "Where the model is computed; overrides run.device");
   }
   {
     auto& o = p.evaluate;
@@ -187,6 +194,7 @@ void add_run_commands(CLI::App& root, Parsed& p) {
     add_choice(*app, "--precision", o.precision, {"f32", "bf16"}, "Else as in training");
     add_set(*app, o.set,
             "Under mpirun: how the ranks share the work, e.g. parallel.tensor=2; may be repeated");
+    add_device(*app, o.device, kDeviceDoc);
     add_threads(*app, o.threads);
     add_json(*app, o.json);
   }
@@ -209,6 +217,7 @@ void add_run_commands(CLI::App& root, Parsed& p) {
     add_choice(*app, "--precision", o.precision, {"f32", "bf16"}, "Else as in training");
     add_set(*app, o.set,
             "Under mpirun: how the ranks share the work, e.g. parallel.tensor=2; may be repeated");
+    add_device(*app, o.device, kDeviceDoc);
     add_threads(*app, o.threads);
     add_json(*app, o.json);
   }
@@ -245,6 +254,7 @@ void add_interchange_commands(CLI::App& root, Parsed& p) {
                0, 10);
     add_choice(*app, "--precision", o.precision, {"f32", "bf16"}, "Of the computation");
     add_set(*app, o.set, "Change the model, e.g. model.router_renormalize=true; may be repeated");
+    add_device(*app, o.device, kDeviceDoc);
     add_threads(*app, o.threads);
     add_json(*app, o.json);
   }

@@ -52,6 +52,7 @@ struct TrainOptions {
   std::vector<std::string> set;  ///< "section.key=value", in order
   std::string resume = "none";   ///< auto, none or the path of a checkpoint
   std::string trace;             ///< file; wins over log.trace
+  std::string device;            ///< wins over run.device
 };
 
 struct EvaluateOptions {
@@ -64,6 +65,7 @@ struct EvaluateOptions {
   int64_t batch = 4;             ///< rows at a time
   std::string precision;         ///< empty: that of the run
   std::vector<std::string> set;  ///< "parallel.key=value": how the ranks share the work
+  std::string device = "auto";   ///< or cpu, cuda
   int threads = 0;
   bool json = false;
 };
@@ -82,6 +84,7 @@ struct GenerateOptions {
   int64_t samples = 1;
   std::string precision;         ///< empty: that of the run
   std::vector<std::string> set;  ///< "parallel.key=value": how the ranks share the work
+  std::string device = "auto";   ///< or cpu, cuda
   int threads = 0;
   bool json = false;
 };
@@ -106,6 +109,7 @@ struct CompareOptions {
   double tolerance = 0;           ///< 0: the stated ones of the precision
   std::string precision = "f32";  ///< or bf16
   std::vector<std::string> set;   ///< "model.key=value"
+  std::string device = "auto";    ///< or cpu, cuda
   int threads = 0;
   bool json = false;
 };

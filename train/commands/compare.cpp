@@ -61,7 +61,10 @@ int run_compare(const CompareOptions& o) {
   GoldenTolerances tolerances = GoldenTolerances::of(precision);
   if (o.tolerance > 0)
     tolerances = {o.tolerance, o.tolerance, o.tolerance, o.tolerance, o.tolerance, o.tolerance, o.tolerance};
-  Runtime runtime(config.parallel, config.model, o.threads ? o.threads : config.run.threads, config.run.device);
+  if (o.threads) config.run.threads = o.threads;
+  config.run.device = o.device;
+  Runtime runtime(config.parallel, config.model, config.run);
+  log_debug(cat("device ", runtime.device_text()));
   GoldenResult result =
       compare_golden(runtime, o.folder, config.model, precision, config.train.recompute, tolerances);
   if (runtime.lead()) {

@@ -8,8 +8,10 @@
 #include <cstdlib>
 #include <map>
 
+#include "kernels/cuda_library.h"
 #include "kernels/ops.h"
 #include "model/layout_limits.h"
+#include "parallel/communicator_nccl.h"
 #include "parallel/mesh.h"
 #include "parallel/mpi_version.h"
 #include "parallel/watchdog.h"
@@ -32,17 +34,23 @@ struct Findings {
   bool launched = false;
   struct Rank {
     std::string host, cores;
-    int core_count = 0, threads = 0;
+    int core_count = 0, threads = 0, gpus = 0;  ///< gpus that it sees
+    std::string device;                         ///< "cpu", "gpu 3"
   };
   std::vector<Rank> ranks;
-  std::string device;
-  Layout layout;  ///< of these ranks, data filled in
+  struct Gpu {
+    AcceleratorProperties properties;
+    int64_t free_bytes = 0;
+  };
+  std::vector<Gpu> gpus;              ///< of this host
+  std::string no_gpu, nccl, no_nccl;  ///< why there is none; version, or why it cannot be used
+  Layout layout;                      ///< of these ranks, data filled in
   std::vector<std::string> advice;
 };
 
 Findings::Rank this_rank(const Machine& machine, int threads) {
   return {machine.host, core_ranges(machine.allowed), int(machine.allowed.size()),
-          threads ? threads : default_threads()};
+          threads ? threads : default_threads(), cuda_devices()};
 }
 
 /// Every rank's host, cores and threads, in rank order.
@@ -50,19 +58,21 @@ std::vector<Findings::Rank> gather_ranks(Communicator& world, const Findings::Ra
   constexpr size_t kHost = 128, kCores = 120;
   struct Record {
     char host[kHost], cores[kCores];
-    int32_t count, threads;
+    int32_t count, threads, gpus;
   };
   Record mine{};
   std::snprintf(mine.host, sizeof mine.host, "%s", rank.host.c_str());
   std::snprintf(mine.cores, sizeof mine.cores, "%s", rank.cores.c_str());
   mine.count = rank.core_count;
   mine.threads = rank.threads;
+  mine.gpus = rank.gpus;
   std::vector<Record> all(static_cast<size_t>(world.size()));
   const auto bytes = int64_t(sizeof(Record));
   world.all_gather(make_tensor(&mine, DType::u8, {bytes}),
                    make_tensor(all.data(), DType::u8, {bytes * world.size()}));
   std::vector<Findings::Rank> ranks;
-  for (const auto& record : all) ranks.push_back({record.host, record.cores, record.count, record.threads});
+  for (const auto& record : all)
+    ranks.push_back({record.host, record.cores, record.count, record.threads, record.gpus});
   return ranks;
 }
 
@@ -82,12 +92,32 @@ std::string hdf5_version() {
   return H5get_libversion(&major, &minor, &release) >= 0 ? cat(major, ".", minor, ".", release) : "";
 }
 
+/// As choose_device (train/run/device.h) would: the n-th rank of a host on its n-th GPU.
+void place_on_devices(Findings& f, const std::string& wish) {
+  const bool cuda = wish != "cpu" && std::all_of(f.ranks.begin(), f.ranks.end(),
+                                                 [](const Findings::Rank& r) { return r.gpus > 0; });
+  std::map<std::string, int> before;
+  for (Findings::Rank& rank : f.ranks)
+    rank.device = cuda ? cat("gpu ", before[rank.host]++ % rank.gpus) : "cpu";
+  if (wish == "cuda" && !cuda)
+    f.advice.push_back(
+        "run.device = cuda, but not every rank has a GPU: training would end with exit code 2");
+}
+
+void look_at_gpus(Findings& f) {
+  const int n = cuda_devices(&f.no_gpu);
+  for (int i = 0; i < n; i++) {
+    const std::unique_ptr<Accelerator> gpu = open_cuda(i);
+    f.gpus.push_back({gpu->properties(), gpu->free_bytes()});
+  }
+  f.nccl = nccl_version(&f.no_nccl);
+}
+
 /// Who takes part, and where each stands; an impossible layout is an error of the config's.
 void place_ranks(Findings& f, const DoctorOptions& options) {
   const bool configured = !options.config.empty() || !options.set.empty();
   const Config config = configured ? load_config(options.config, options.set) : Config{};
   const Findings::Rank rank = this_rank(f.machine, config.run.threads);
-  f.device = "cpu";
   f.ranks = {rank};
   try {
     f.launched = launched_by_mpi();
@@ -99,6 +129,7 @@ void place_ranks(Findings& f, const DoctorOptions& options) {
   } catch (const Error& e) {
     f.advice.push_back(e.what());
   }
+  place_on_devices(f, config.run.device);
   const int ranks = int(f.ranks.size());
   f.layout = configured ? check_layout(ranks, config.parallel, layout_limits(config.model))
                         : check_layout(ranks, {});
@@ -166,6 +197,7 @@ Findings examine(const DoctorOptions& options) {
     f.instruction_set = "none";
     f.advice.push_back(e.what());
   }
+  if (launched_rank() == 0) look_at_gpus(f);  // which tells
   place_ranks(f, options);
   advise_on_ranks(f);
   advise_on_machine(f);
@@ -186,7 +218,7 @@ Json ranks_as_json(const Findings& f) {
     const Findings::Rank& rank = f.ranks[i];
     const Coordinates at = coordinates(f.layout, int(i));
     Json entry = Json::make_object();
-    entry.set("host", rank.host).set("cores", rank.cores).set("device", f.device);
+    entry.set("host", rank.host).set("cores", rank.cores).set("device", rank.device);
     entry.set("threads", rank.threads);
     entry.set("data", at.data).set("context", at.context).set("tensor", at.tensor);
     entry.set("expert_data", at.expert_data).set("expert", at.expert);
@@ -194,6 +226,21 @@ Json ranks_as_json(const Findings& f) {
     ranks.array.push_back(std::move(entry));
   }
   return ranks;
+}
+
+Json gpus_as_json(const Findings& f) {
+  Json gpus = Json::make_array();
+  for (const Findings::Gpu& gpu : f.gpus) {
+    const AcceleratorProperties& p = gpu.properties;
+    Json entry = Json::make_object();
+    entry.set("name", p.name).set("compute_capability", cat(p.major, ".", p.minor));
+    entry.set("multiprocessors", p.multiprocessors).set("memory_total", p.memory_bytes);
+    entry.set("memory_free", gpu.free_bytes)
+        .set("memory_bytes_per_s", json_number(p.memory_bytes_per_second));
+    entry.set("bus_id", p.bus_id);
+    gpus.array.push_back(std::move(entry));
+  }
+  return gpus;
 }
 
 Json as_json(const Findings& f) {
@@ -219,6 +266,9 @@ Json as_json(const Findings& f) {
   for (const auto& [key, value] : bytes) root.set(key, value == kUnlimited ? Json() : Json(value));
   root.set("mpi", f.mpi.empty() ? Json() : Json(f.mpi));
   root.set("hdf5", f.hdf5);
+  root.set("gpus", gpus_as_json(f));
+  if (f.gpus.empty()) root.set("no_gpu", f.no_gpu);
+  root.set("nccl", f.nccl.empty() ? Json() : Json(f.nccl));
   root.set("launched_by_mpi", f.launched);
   root.set("layout", layout_as_json(f.layout));
   root.set("ranks", ranks_as_json(f));
@@ -248,14 +298,19 @@ std::string as_text(const Findings& f) {
   line("disk", cat(gib(m.disk_free), " free here, ", gib(m.shared_memory), " in /dev/shm"));
   line("limits", cat("open files ", m.open_files == kUnlimited ? "unlimited" : cat(m.open_files),
                      ", locked memory ", gib(m.locked_memory), ", address space ", gib(m.address_space)));
+  for (size_t i = 0; i < f.gpus.size(); i++)
+    line(cat("gpu ", i), cat(describe(f.gpus[i].properties), ", ", gib(f.gpus[i].free_bytes), " free, ",
+                             f.gpus[i].properties.bus_id));
+  if (f.gpus.empty()) line("gpu", cat("none: ", f.no_gpu));
+  line("nccl", f.nccl.empty() ? cat("none: ", f.no_nccl) : f.nccl);
   line("hdf5", f.hdf5);
   line("mpi", f.mpi.empty() ? "this build has none"
                             : cat(f.mpi, f.launched ? "" : " (not launched by it: one rank)"));
   line("layout", describe(f.layout));
   for (size_t i = 0; i < f.ranks.size(); i++)
-    line(cat("rank ", i),
-         cat("host ", f.ranks[i].host, ", cores ", f.ranks[i].cores, ", ", f.device, ", ", f.ranks[i].threads,
-             f.ranks[i].threads == 1 ? " thread; " : " threads; ", place_text(f.layout, int(i))));
+    line(cat("rank ", i), cat("host ", f.ranks[i].host, ", cores ", f.ranks[i].cores, ", ", f.ranks[i].device,
+                              ", ", f.ranks[i].threads, f.ranks[i].threads == 1 ? " thread; " : " threads; ",
+                              place_text(f.layout, int(i))));
   for (const auto& [name, value] : known_environment()) line("environment", cat(name, "=", value));
   for (const auto& advice : f.advice) line("advice", advice);
   if (f.advice.empty()) line("advice", "nothing to change");

@@ -57,7 +57,7 @@ int run_evaluate(const EvaluateOptions& o) {
   if (o.data.empty() && o.choices.empty())
     throw Error(Exit::usage,
                 "evaluate: give --data FOLDER (held-out text) or --choices FILE.jsonl (questions), or both");
-  LoadedModel model(o.checkpoint, o.precision, o.tokenizer, o.threads, o.set);
+  LoadedModel model(o.checkpoint, o.precision, o.tokenizer, o.threads, o.set, o.device);
   Json answer = Json::make_object();
   answer.set("checkpoint", model.info.path).set("step", model.info.state.step);
   if (!o.data.empty()) evaluate_text(o, model, answer);

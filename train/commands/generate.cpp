@@ -35,7 +35,7 @@ std::vector<int32_t> prompt_ids(const std::string& text, const LoadedModel& mode
 }  // namespace
 
 int run_generate(const GenerateOptions& o) {
-  LoadedModel model(o.checkpoint, o.precision, o.tokenizer, o.threads, o.set);
+  LoadedModel model(o.checkpoint, o.precision, o.tokenizer, o.threads, o.set, o.device);
   auto start = std::chrono::steady_clock::now();
   // Standard input is rank 0's.
   std::string prompt = model.runtime->lead() ? prompt_text(o) : "";

@@ -12,7 +12,9 @@
 namespace jambalaya {
 
 int run_train(const TrainOptions& o) {
-  Config config = load_config(o.config, o.set);
+  std::vector<std::string> set = o.set;
+  if (!o.device.empty()) set.push_back("run.device=" + o.device);
+  Config config = load_config(o.config, set);
   if (config.data.folder.empty())
     throw Error(
         Exit::usage,
@@ -24,9 +26,9 @@ int run_train(const TrainOptions& o) {
   // Also before the layout is looked at, which may be another one on another rank.
   std::vector<Fact> facts = {{"the program's version", version_text()}, {"--resume", o.resume}};
   for (Fact& fact : config_facts(config)) facts.push_back(std::move(fact));
-  Runtime runtime(config.parallel, config.model, config.run.threads, config.run.device,
+  Runtime runtime(config.parallel, config.model, config.run,
                   [&](Communicator& world) { check_agreement(world, facts); });
-  check_memory(config.model, config.train.precision, true, runtime.mesh());
+  check_memory(config.model, config.train.precision, true, runtime);
   Exit exit = Trainer(runtime, config, o.resume).run();
   return int(exit);
 }

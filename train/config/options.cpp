@@ -29,8 +29,10 @@ void add_run_options(std::vector<Option>& t) {
       "run.threads", [](auto& c) -> auto& { return c.run.threads; }, 0, 4096,
       "Threads of each rank; 0: the machine's cores shared among its ranks."));
   t.push_back(choice(
-      "run.device", [](auto& c) -> auto& { return c.run.device; }, {"cpu", "auto"},
-      "Where the model is computed; auto: the best device that this build and machine have."));
+      "run.device", [](auto& c) -> auto& { return c.run.device; }, {"auto", "cpu", "cuda"},
+      "Where the model is computed: a GPU for each rank, or the CPU; auto: cuda when the CUDA library, a "
+      "driver and "
+      "a GPU are there on every rank, else cpu."));
 }
 
 std::string set_length_schedule(Config& c, const YamlNode& node) {
@@ -175,6 +177,11 @@ void add_parallel_options(std::vector<Option>& t) {
   t.push_back(integer(
       "parallel.shard", [](auto& c) -> auto& { return c.parallel.shard; }, 0, kRanks,
       "Ranks that share one copy under parallel.sharding; 0: all of data x context."));
+  t.push_back(choice(
+      "parallel.transport", [](auto& c) -> auto& { return c.run.transport; }, {"auto", "nccl", "staged"},
+      "How tensors in GPU memory travel between ranks: NCCL (one rank a GPU), or staged over host memory and "
+      "MPI "
+      "(several ranks may share a GPU); auto: nccl where it can be used."));
   t.push_back(boolean(
       "parallel.sequence", [](auto& c) -> auto& { return c.parallel.sequence; },
       "Tensor ranks share the tokens between the matrices (norms, residual stream) instead of copying "

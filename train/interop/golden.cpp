@@ -4,6 +4,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "kernels/transfer.h"
 #include "model/gather_tensor.h"
 #include "train/files.h"
 #include "train/interop/huggingface.h"
@@ -123,12 +124,15 @@ class Comparison {
 
   void compare_logits(const SafeTensorsFile& expected, const Rows& rows) {
     HostBatch batch = rows.batch;
-    const LocalBatch local(runtime_.mesh(), batch);
+    Context& ctx = runtime_.context();
+    const LocalBatch local(ctx, runtime_.mesh(), batch);
     const int64_t t = local.tokens(), v = model_.vocab_size;
-    std::vector<float> ours(size_t(t * v));
-    double ignored[kLossSums] = {};
-    engine_.jamba.evaluate(runtime_.context(), local.view(), make_tensor(ignored, {kLossSums}), {}, {},
-                           make_tensor(ours.data(), {t, v}));
+    const ArenaScope scope(*ctx.scratch);
+    const Tensor logits = ctx.scratch->tensor(DType::f32, {t, v}, "logits to compare"),
+                 ignored = ctx.scratch->tensor(DType::f64, {kLossSums}, "losses to compare");
+    clear(ctx, ignored);
+    engine_.jamba.evaluate(ctx, local.view(), ignored, {}, {}, logits);
+    const std::vector<float> ours = to_host<float>(ctx, logits);
     std::vector<double> theirs = expected.read_f64(need(expected, "logits"));
     double largest = 0;
     Error2 l2;
@@ -194,7 +198,8 @@ class Comparison {
     for (int64_t s = 0; s < steps; s++) {
       std::vector<int64_t> now(ids.begin() + s * size, ids.begin() + (s + 1) * size);
       Rows rows(now, now, batches.shape[1], batches.shape[2], ranks().rank(), ranks().size());
-      const double loss = step(rows).objective, norm = engine_.gradient_norm();
+      const StepLosses figures = step(rows);
+      const double loss = figures.objective, norm = figures.gradient_norm;
       engine_.update(rates.at(size_t(s)).number, norm);
       loss_error = worst(loss_error, std::abs(loss - losses.at(size_t(s)).number));
       norm_error = worst(norm_error, std::abs(norm / norms.at(size_t(s)).number - 1));

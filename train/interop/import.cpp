@@ -4,6 +4,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "kernels/transfer.h"
 #include "train/config.h"
 #include "train/interop/huggingface.h"
 #include "train/interop/names.h"
@@ -104,7 +105,13 @@ void read_finite(const FilePart& part, int64_t first, int64_t count, float* out)
                       "': element ", first + i, " is ", std::isnan(out[i]) ? "NaN" : "infinite"));
 }
 
-void read_part(const FilePart& part, const std::vector<Stretch>& owned, float* masters) {
+/// values -> masters[first, first + count).
+void put(const float* values, int64_t first, int64_t count, Parameters& parameters) {
+  copy(transfer_context(parameters.accelerator()), make_tensor(const_cast<float*>(values), {count}),
+       parameters.owned_master().slice_rows(first, first + count));
+}
+
+void read_part(const FilePart& part, const std::vector<Stretch>& owned, Parameters& parameters) {
   std::vector<Stretch> wanted;  // `global` counts from the tensor's first element
   for (const Stretch& s : owned) {
     const int64_t begin = std::max(s.global, part.range.first),
@@ -112,12 +119,13 @@ void read_part(const FilePart& part, const std::vector<Stretch>& owned, float* m
     if (begin < end) wanted.push_back({begin - part.range.first, s.local + begin - s.global, end - begin});
   }
   if (wanted.empty()) return;
-  if (wanted.size() == 1)
-    return read_finite(part, wanted[0].global, wanted[0].count, masters + wanted[0].local);
+  if (wanted.size() == 1 && !parameters.accelerator())
+    return read_finite(part, wanted[0].global, wanted[0].count,
+                       parameters.owned_master().ptr<float>() + wanted[0].local);
   const int64_t first = wanted.front().global, last = wanted.back().global + wanted.back().count;
   std::vector<float> values(size_t(last - first));  // stretches ascend
   read_finite(part, first, last - first, values.data());
-  for (const Stretch& s : wanted) std::copy_n(values.data() + s.global - first, s.count, masters + s.local);
+  for (const Stretch& s : wanted) put(values.data() + s.global - first, s.local, s.count, parameters);
 }
 
 /// One tensor of the files at a time; each rank keeps what it owns.
@@ -126,7 +134,7 @@ void read_parts(const std::vector<FilePart>& parts, Parameters& parameters) {
   std::vector<Stretch> owned;
   for (const FilePart& part : parts) {
     if (part.row != row) owned = owned_stretches(parameters, row = part.row);
-    read_part(part, owned, parameters.owned_master().ptr<float>());
+    read_part(part, owned, parameters);
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/transfer.h"
 #include "train/checkpoint/whole.h"
 
 namespace jambalaya {
@@ -29,7 +30,12 @@ void ParameterWeights::read(const HfTensor& part, int64_t first, int64_t count, 
   const ParameterRow& row = parameters_.table()[size_t(part.row)];
   const Tensor master = parameters_.master(part.row);
   JAMBALAYA_CHECK(master.numel() == row.numel(), "export needs whole parameters");
-  std::copy_n(master.ptr<float>() + elements_of(part, row).first + first, count, out);
+  const int64_t begin = elements_of(part, row).first + first;
+  Tensor flat = master;
+  flat.rank = 1, flat.shape[0] = master.numel(), flat.row_stride = 1;
+  const Context ctx = transfer_context(parameters_.accelerator());
+  copy(ctx, flat.slice_rows(begin, begin + count), make_tensor(out, {count}));
+  synchronize(ctx);
 }
 
 CheckpointWeights::CheckpointWeights(const CheckpointInfo& info, int64_t largest)

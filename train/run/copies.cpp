@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <map>
 
+#include "train/checkpoint/box_values.h"
+
 namespace jambalaya {
 
 namespace {
@@ -57,6 +59,22 @@ struct Told {
   uint64_t hash(size_t row) const { return uint64_t(at[3 + 2 * row]); }
 };
 
+/// The same of a slice of the masters, wherever they lie.
+uint64_t hash_of(const Parameters& parameters, const OwnedSlice& slice, const PieceMemory& staging) {
+  const Tensor masters = parameters.owned_master();
+  if (!parameters.accelerator()) return hash_of(masters.ptr<float>() + slice.at, slice.begin, slice.end);
+  const Context ctx = transfer_context(parameters.accelerator());
+  uint64_t sum = 0;
+  for (int64_t begin = slice.begin; begin < slice.end; begin += PieceMemory::kElements) {
+    const int64_t n = std::min(PieceMemory::kElements, slice.end - begin),
+                  at = slice.at + begin - slice.begin;
+    copy(ctx, masters.slice_rows(at, at + n), make_tensor(staging.data(), {n}));
+    synchronize(ctx);
+    sum += hash_of(staging.data(), begin, begin + n);
+  }
+  return sum;
+}
+
 std::vector<int64_t> tell(const Parameters& parameters) {
   const std::vector<ParameterRow>& table = parameters.table();
   std::vector<int64_t> own{copy_of(false, parameters.ranks()), copy_of(true, parameters.ranks())};
@@ -64,9 +82,9 @@ std::vector<int64_t> tell(const Parameters& parameters) {
     own.push_back(region_of(row, parameters.ranks()));
     own.push_back(0);
   }
-  const float* masters = parameters.owned_master().ptr<float>();
+  const PieceMemory staging(parameters.accelerator());
   for (const OwnedSlice& slice : parameters.owned())
-    own[3 + 2 * size_t(slice.row)] = int64_t(hash_of(masters + slice.at, slice.begin, slice.end));
+    own[3 + 2 * size_t(slice.row)] = int64_t(hash_of(parameters, slice, staging));
   return own;
 }
 

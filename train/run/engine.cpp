@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/trace.h"
+#include "kernels/transfer.h"
 #include "train/run/local_batch.h"
 
 namespace jambalaya {
@@ -11,7 +12,9 @@ Engine::Engine(Mesh& mesh, Context& ctx, const ModelConfig& model, Precision pre
                const OptimizerSection& settings, int64_t bucket_bytes)
     : mesh_(mesh),
       ctx_(ctx),
-      parameters(model, precision, true, placement_of(mesh)),
+      arena_("step figures", 1 << 20, ctx.accelerator),
+      figures_(arena_.tensor(DType::f64, {kFigures}, "step figures")),
+      parameters(model, precision, true, placement_of(mesh), ctx.accelerator),
       regions(mesh),
       sync(parameters, mesh, bucket_bytes),
       jamba(parameters, regions),
@@ -27,17 +30,25 @@ void Engine::refresh() {
 StepLosses Engine::gradients(std::vector<HostBatch>& micro_batches, int64_t counted, int64_t micro_tokens) {
   const double targets = double(std::max<int64_t>(counted, 1)), micro = double(micro_batches.size());
   const LossScale scale{1 / targets, 1 / micro, double(micro_tokens)};
-  double sums[kLossSums] = {};
+  const Tensor loss_sums = figures_.slice_rows(0, kLossSums);
+  clear(ctx_, figures_);
   {
     TraceScope traced("gradients to zero", "compute");
     parameters.zero_gradients(ctx_);
   }
   for (size_t i = 0; i < micro_batches.size(); i++) {
-    const LocalBatch local(mesh_, micro_batches[i]);
+    const LocalBatch local(ctx_, mesh_, micro_batches[i]);
     sync.begin_backward(i + 1 == micro_batches.size());
-    jamba.train(ctx_, local.view(), scale, make_tensor(sums, {kLossSums}));
+    jamba.train(ctx_, local.view(), scale, loss_sums);
   }
   sync.finish();
+  std::vector<double> figures;
+  {
+    TraceScope traced("gradient norm", "compute");
+    optimizer.sum_squares(ctx_, figures_.slice_rows(kLossSums, kFigures));
+    figures = to_host<double>(ctx_, figures_);  // the one wait of a step
+  }
+  double* const sums = figures.data();
   Communicator& tokens = mesh_.tokens();
   tokens.all_reduce(make_tensor(sums, {kLossSums}));  // equal on tensor ranks
   // Terms of the whole micro-batch were added by every rank.
@@ -49,12 +60,15 @@ StepLosses Engine::gradients(std::vector<HostBatch>& micro_batches, int64_t coun
           .router_z = sums[kRouterZ] / micro,
           .head_z = sums[kHeadZ] / targets,
           .activation = sums[kActivation] / micro,
-          .counted = counted};
+          .counted = counted,
+          .gradient_norm = Optimizer::norm_of(sums[kLossSums], mesh_.world())};
 }
 
-double Engine::gradient_norm() {
-  TraceScope traced("gradient norm", "compute");
-  return optimizer.gradient_norm(ctx_, mesh_.world());
+int64_t Engine::arena_bytes() {
+  const Arena* const ring = sync.ring_arena();
+  return parameters.parameter_arena().in_use() + parameters.gradient_arena()->in_use() +
+         optimizer.first_moments().bytes() + optimizer.second_moments().bytes() +
+         (ring ? ring->in_use() : 0) + jamba.saved_arena().high_water();
 }
 
 void Engine::update(double lr, double norm) {

@@ -17,6 +17,7 @@ struct StepLosses {
   double loss = 0;                                           ///< nats a counted target
   double aux = 0, router_z = 0, head_z = 0, activation = 0;  ///< without their coefficients
   int64_t counted = 0;                                       ///< targets of the batch
+  double gradient_norm = 0;  ///< over all distinct elements; NaN when any gradient is
 };
 
 class Engine {
@@ -30,15 +31,21 @@ class Engine {
   /// Forward and backward of a batch. micro_batches: those of this data rank; all its context and tensor
   /// ranks are given the same. counted: targets of the whole batch; micro_tokens: tokens of one micro-batch
   /// over all data ranks. Gradients are zeroed before; afterwards they are those of the mean loss of the
-  /// whole batch.
+  /// whole batch. On a device all of it is enqueued and then waited for once, for the losses and the norm.
   StepLosses gradients(std::vector<HostBatch>& micro_batches, int64_t counted, int64_t micro_tokens);
-  /// Over all distinct elements, the same on every rank; NaN when any gradient is.
-  double gradient_norm();
+  /// One update with gradients of that norm (StepLosses::gradient_norm). Waits for nothing.
   void update(double lr, double norm);
+  /// Memory of all that a step holds but ctx.scratch: tensors of the model and optimizer, and the most that
+  /// activations took.
+  int64_t arena_bytes();
 
  private:
+  /// What a step is asked, read together: f64 [kLossSums] and, after them, the squared norm (SumSquares).
+  static constexpr int64_t kFigures = kLossSums + 2;
   Mesh& mesh_;
   Context& ctx_;
+  Arena arena_;
+  Tensor figures_;
 
  public:
   Parameters parameters;

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <numbers>
 
+#include "kernels/transfer.h"
 #include "train/json.h"
 #include "train/run/local_batch.h"
 
@@ -12,13 +13,17 @@ namespace jambalaya {
 
 HeldOutScore evaluate_held_out(Runtime& runtime, Jamba& jamba, const HeldOut& text) {
   Communicator& ranks = runtime.mesh().data();
-  double sums[kLossSums] = {};
+  Context& ctx = runtime.context();
+  const ArenaScope scope(*ctx.scratch);
+  const Tensor sums_there = ctx.scratch->tensor(DType::f64, {kLossSums}, "loss sums");
+  clear(ctx, sums_there);
   for (int64_t i = 0; i < text.batches(); i++) {
     HostBatch b = text.batch(i, ranks.rank(), ranks.size());
-    const LocalBatch local(runtime.mesh(), b);  // with no rows left a rank still takes part
-    jamba.evaluate(runtime.context(), local.view(), make_tensor(sums, {kLossSums}));
+    const LocalBatch local(ctx, runtime.mesh(), b);  // with no rows left a rank still takes part
+    jamba.evaluate(ctx, local.view(), sums_there);
   }
-  runtime.mesh().tokens().all_reduce(make_tensor(sums, {kLossSums}));
+  std::vector<double> sums = to_host<double>(ctx, sums_there);
+  runtime.mesh().tokens().all_reduce(make_tensor(sums.data(), {kLossSums}));
   HeldOutScore score{
       .documents = text.documents(), .targets = text.targets(), .bytes = int64_t(text.bytes())};
   score.nats_per_token = sums[kNll] / double(text.targets());
@@ -74,11 +79,14 @@ HostBatch batch_of(const Question& q, const Tokenizer& tokenizer, bool bos, int3
 /// Log-probability of each choice, in nats, as far as this rank's context shard goes; none for an empty
 /// batch, with which a rank takes part.
 std::vector<double> log_probabilities(Runtime& runtime, Jamba& jamba, HostBatch b) {
-  const LocalBatch local(runtime.mesh(), b);
-  std::vector<float> nll(size_t(local.tokens()));
-  double sums[kLossSums] = {};
-  jamba.evaluate(runtime.context(), local.view(), make_tensor(sums, {kLossSums}),
-                 make_tensor(nll.data(), {local.tokens()}));
+  Context& ctx = runtime.context();
+  const LocalBatch local(ctx, runtime.mesh(), b);
+  const ArenaScope scope(*ctx.scratch);
+  const Tensor nll_there = ctx.scratch->tensor(DType::f32, {local.tokens()}, "token losses"),
+               ignored = ctx.scratch->tensor(DType::f64, {kLossSums}, "loss sums");
+  clear(ctx, ignored);
+  jamba.evaluate(ctx, local.view(), ignored, nll_there);
+  const std::vector<float> nll = to_host<float>(ctx, nll_there);
   std::vector<double> log_p;
   int64_t begin = 0;  // of the choice, in the whole batch
   for (int64_t length : b.lengths) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/transfer.h"
+
 namespace jambalaya {
 
 namespace {
@@ -20,7 +22,7 @@ class Generation {
         first_(settings.samples * data_.rank() / data_.size()),
         slots_(settings.samples * (data_.rank() + 1) / data_.size() - first_),
         state_(jamba.config(), precision, slots_, int64_t(prompt.size()) + settings.max_tokens,
-               runtime.mesh().tensor().size()),
+               runtime.mesh().tensor().size(), runtime.context().accelerator),
         logits_(size_t(slots_ * vocab())),
         ids_(size_t(slots_)) {}
 
@@ -94,8 +96,12 @@ class Generation {
     }
   }
   void extend(std::vector<int32_t>& ids, const std::vector<int64_t>& lengths) {
-    jamba_.extend(runtime_.context(), state_, make_tensor(ids.data(), {int64_t(ids.size())}), lengths,
-                  make_tensor(logits_.data(), {slots_, vocab()}));
+    Context& ctx = runtime_.context();
+    const ArenaScope scope(*ctx.scratch);
+    const Tensor logits = ctx.scratch->tensor(DType::f32, {slots_, vocab()}, "logits of the last tokens");
+    jamba_.extend(ctx, state_, to_device(ctx, make_tensor(ids.data(), {int64_t(ids.size())}), "ids"), lengths,
+                  logits);
+    logits_ = to_host<float>(ctx, logits);  // the next token is drawn on the host: one wait a token
   }
 
   Runtime& runtime_;

@@ -15,33 +15,39 @@ Precision precision_of(const std::string& name) {
 }
 
 /// The run's own layout does not matter here: it was made for another number of ranks and for training.
-Layout layout_of(const std::vector<std::string>& set) {
+Config serving_config(const std::vector<std::string>& set, int threads, const std::string& device) {
   for (const std::string& override : set)
     if (!override.starts_with("parallel."))
       throw Error(
           Exit::usage,
           cat("--set ", override, ": only parallel.* can be set here; everything else comes with the model"));
-  const Layout layout = load_config("", set).parallel;
-  if (layout.sharding != Sharding::none)
+  Config config = load_config("", set);
+  config.run.threads = threads;
+  config.run.device = device;
+  if (config.parallel.sharding != Sharding::none)
     throw Error(Exit::layout,
                 "parallel.sharding shares gradients and optimizer state, of which there are none here: share "
                 "the weights by parallel.tensor and parallel.expert");
-  return layout;
+  return config;
 }
 }  // namespace
 
 LoadedModel::LoadedModel(const std::string& path, const std::string& precision_name,
-                         const std::string& tokenizer_path, int threads, const std::vector<std::string>& set)
-    : runtime(std::make_unique<Runtime>(layout_of(set), info.model, threads, "cpu",
-                                        [&](Communicator& world) { info = resolve_on_lead(world, path); })) {
+                         const std::string& tokenizer_path, int threads, const std::vector<std::string>& set,
+                         const std::string& device) {
+  const Config serving = serving_config(set, threads, device);
+  runtime = std::make_unique<Runtime>(serving.parallel, info.model, serving.run,
+                                      [&](Communicator& world) { info = resolve_on_lead(world, path); });
+  log_debug(cat("device ", runtime->device_text()));
   if (!info.state.config_yaml.empty()) {
     Config config = parse_config(info.state.config_yaml, info.path + " (its config)");
     precision = config.train.precision;
     sequence_length = config.data.sequence_length;
   }
   if (!precision_name.empty()) precision = precision_of(precision_name);
-  check_memory(info.model, precision, false, runtime->mesh());
-  parameters = std::make_unique<Parameters>(info.model, precision, false, placement_of(runtime->mesh()));
+  check_memory(info.model, precision, false, *runtime);
+  parameters = std::make_unique<Parameters>(info.model, precision, false, placement_of(runtime->mesh()),
+                                            runtime->context().accelerator);
   regions = std::make_unique<Regions>(runtime->mesh());
   jamba = std::make_unique<Jamba>(*parameters, *regions);
   load_tensors(runtime->context(), info, *parameters, nullptr);

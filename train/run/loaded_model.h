@@ -16,9 +16,10 @@ namespace jambalaya {
 struct LoadedModel {
   /// `path`: a run folder, its checkpoints folder, or one checkpoint. precision "" means that of the run.
   /// tokenizer "": the one stored in the checkpoint, if any. `set`: "parallel.key=value" for the ranks of
-  /// this process, whatever layout trained the model; what is left over are data ranks.
+  /// this process, whatever layout trained the model; what is left over are data ranks. `device`: a value of
+  /// run.device, whatever device trained the model.
   LoadedModel(const std::string& path, const std::string& precision, const std::string& tokenizer,
-              int threads, const std::vector<std::string>& set = {});
+              int threads, const std::vector<std::string>& set = {}, const std::string& device = "auto");
 
   const Tokenizer& need_tokenizer() const;
 

@@ -1,4 +1,5 @@
-// A rank's part of the batch of its data rank: sequences are cut over context ranks here and nowhere else.
+// A rank's part of the batch of its data rank, where the model reads it: sequences are cut over context ranks
+// here and nowhere else.
 #pragma once
 #include <optional>
 
@@ -10,8 +11,9 @@ namespace jambalaya {
 
 class LocalBatch {
  public:
-  /// All context and tensor ranks of a data rank are given the same batch, which must outlive this.
-  LocalBatch(Mesh& mesh, HostBatch& batch);
+  /// All context and tensor ranks of a data rank are given the same batch, which must outlive this. On a
+  /// device ids and targets are copied (enqueued) into ctx.scratch, for as long as this lives.
+  LocalBatch(Context& ctx, Mesh& mesh, HostBatch& batch);
   LocalBatch(const LocalBatch&) = delete;
   LocalBatch& operator=(const LocalBatch&) = delete;
 
@@ -21,7 +23,8 @@ class LocalBatch {
   int64_t tokens() const { return count_; }
 
  private:
-  HostBatch& batch_;
+  ArenaScope scratch_;
+  Tensor ids_, targets_;
   std::optional<ContextShard> shard_;  ///< with more than one context rank
   DocumentsBuffer documents_;          ///< else
   int64_t first_ = 0, count_ = 0;

@@ -53,37 +53,39 @@ int64_t largest_tensor_memory(const ModelConfig& model, Precision precision, con
 }
 
 std::string memory_shortage(const std::vector<MemoryNeed>& ranks) {
-  struct Host {
+  struct Memory {
     int ranks = 0;
     int64_t need = 0, available = -1;
     int64_t missing() const { return available < 0 ? 0 : need - available; }
   };
-  std::map<std::string, Host> hosts;
+  std::map<std::string, Memory> memories;
   for (const MemoryNeed& rank : ranks) {
-    Host& host = hosts[rank.host];
-    host.ranks++;
-    host.need += rank.need;
-    if (rank.available >= 0 && (host.available < 0 || rank.available < host.available))
-      host.available = rank.available;
+    Memory& memory = memories[rank.memory];
+    memory.ranks++;
+    memory.need += rank.need;
+    if (rank.available >= 0 && (memory.available < 0 || rank.available < memory.available))
+      memory.available = rank.available;
   }
-  const auto worst = std::max_element(hosts.begin(), hosts.end(), [](const auto& a, const auto& b) {
+  const auto worst = std::max_element(memories.begin(), memories.end(), [](const auto& a, const auto& b) {
     return a.second.missing() < b.second.missing();
   });
-  if (worst == hosts.end() || worst->second.missing() <= 0) return "";
-  const auto& [name, host] = *worst;
-  return cat(host.ranks, host.ranks == 1 ? " rank" : " ranks", " on host ", name, " would need ",
-             host.need >> 20, " MiB, ", host.available >> 20, " MiB are available there");
+  if (worst == memories.end() || worst->second.missing() <= 0) return "";
+  const auto& [name, memory] = *worst;
+  return cat(memory.ranks, memory.ranks == 1 ? " rank" : " ranks", " on ", name, " would need ",
+             memory.need >> 20, " MiB, ", memory.available >> 20, " MiB are available there");
 }
 
-void check_memory(const ModelConfig& model, Precision precision, bool training, Mesh& mesh) {
-  // Hosts differ: every rank sees all figures and comes to the same end.
+void check_memory(const ModelConfig& model, Precision precision, bool training, Runtime& runtime) {
+  Mesh& mesh = runtime.mesh();
+  Accelerator* const accelerator = runtime.context().accelerator;
+  // Hosts and cards differ: every rank sees all figures and comes to the same end.
   int64_t mine[2] = {tensor_memory(model, precision, training, placement_of(mesh)).total(),
-                     available_bytes()};
+                     accelerator ? accelerator->free_bytes() : available_bytes()};
   std::vector<int64_t> all(2 * size_t(mesh.size()));
   mesh.world().all_gather(make_tensor(mine, {2}), make_tensor(all.data(), {int64_t(all.size())}));
   std::vector<MemoryNeed> ranks;
   for (int r = 0; r < mesh.size(); r++)
-    ranks.push_back({mesh.host_of(r), all[2 * size_t(r)], all[2 * size_t(r) + 1]});
+    ranks.push_back({runtime.memory_of(r), all[2 * size_t(r)], all[2 * size_t(r) + 1]});
   const std::string shortage = memory_shortage(ranks);
   if (shortage.empty()) return;
   throw Error(Exit::usage, cat("the model has ", count_parameters(model).total, " parameters: for ",

@@ -1,11 +1,12 @@
 // Refuses a model that cannot fit before anything is allocated: running out of memory takes the whole machine
-// down.
+// down, and a GPU's ends the run in its first step.
 #pragma once
 #include <string>
 #include <vector>
 
 #include "model/placement.h"
 #include "train/config.h"
+#include "train/run/runtime.h"
 
 namespace jambalaya {
 
@@ -22,16 +23,16 @@ TensorMemory tensor_memory(const ModelConfig& model, Precision precision, bool t
 /// Bytes of training on the rank that has the most: sizes need not divide.
 int64_t largest_tensor_memory(const ModelConfig& model, Precision precision, const Layout& layout);
 
-/// What one rank needs, and what its host has left: bytes; `available` < 0: unknown.
+/// What one rank needs, and what the memory of its device has left: bytes; `available` < 0: unknown.
 struct MemoryNeed {
-  std::string host;
+  std::string memory;  ///< "host a", "GPU 0000:1b:00.0 (NVIDIA H200) of host a"
   int64_t need = 0, available = -1;
 };
-/// The host whose ranks together lack the most memory, as a sentence; empty when all fit.
+/// The memory whose ranks together lack the most, as a sentence; empty when all fit.
 std::string memory_shortage(const std::vector<MemoryNeed>& ranks);
 
-/// Collective: Error(usage) on every rank when the tensors of the ranks of some host need more than the
-/// memory that is available there.
-void check_memory(const ModelConfig& model, Precision precision, bool training, Mesh& mesh);
+/// Collective: Error(usage) on every rank when the tensors of the ranks that share some memory (a host's, a
+/// GPU's) need more than what is available there.
+void check_memory(const ModelConfig& model, Precision precision, bool training, Runtime& runtime);
 
 }  // namespace jambalaya

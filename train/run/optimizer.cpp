@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/transfer.h"
+
 namespace jambalaya {
 
 namespace {
@@ -15,11 +17,13 @@ double rate_factor(const ParameterRow& row, const OptimizerSection& settings) {
 Optimizer::Optimizer(Parameters& parameters, const OptimizerSection& settings)
     : parameters_(parameters), settings_(settings) {
   const int64_t n = parameters.owned_size();
-  arena_ = std::make_unique<Arena>("optimizer", 8 * n + (1 << 20));
+  arena_ = std::make_unique<Arena>("optimizer", 8 * n + (1 << 20), parameters.accelerator());
   m_ = arena_->tensor(DType::f32, {n}, "first moments");
   v_ = arena_->tensor(DType::f32, {n}, "second moments");
   grad_scale_ = arena_->tensor(DType::f32, {2}, "clip factor");
   squares_ = arena_->tensor(DType::f64, {2}, "gradient norm");
+  if (parameters.accelerator())  // fresh host memory is zero
+    for (const Tensor& moments : {m_, v_}) clear(transfer_context(parameters.accelerator()), moments);
   for (const OwnedSlice& slice : parameters.owned()) {
     const ParameterRow& row = parameters.table()[size_t(slice.row)];
     const Part& part = parameters.parts()[size_t(slice.part)];
@@ -40,21 +44,29 @@ Optimizer::Optimizer(Parameters& parameters, const OptimizerSection& settings)
   }
 }
 
-double Optimizer::gradient_norm(Context& ctx, Communicator& world) {
-  double* squares = squares_.ptr<double>();
-  squares[0] = squares[1] = 0;
+void Optimizer::sum_squares(Context& ctx, const Tensor& out) {
   for (const Holding& h : holdings_)
     ctx.ops->sum_squares(ctx, {.x = parameters_.owned_gradient().slice_rows(h.begin, h.end),
                                .weight = 1.0 / h.holders,
-                               .out = squares_});
-  if (world.size() > 1) world.all_reduce(squares_.slice_rows(0, 1));
-  return std::sqrt(squares[0]);
+                               .out = out});
+}
+
+double Optimizer::norm_of(double share, Communicator& world) {
+  if (world.size() > 1) world.all_reduce(make_tensor(&share, {1}));
+  return std::sqrt(share);
+}
+
+double Optimizer::gradient_norm(Context& ctx, Communicator& world) {
+  clear(ctx, squares_);
+  sum_squares(ctx, squares_);
+  return norm_of(to_host<double>(ctx, squares_)[0], world);
 }
 
 void Optimizer::step(Context& ctx, double lr, double norm) {
-  float* scale = grad_scale_.ptr<float>();
-  scale[0] = settings_.clip > 0 ? float(std::min(1.0, settings_.clip / (norm + 1e-6))) : 1.0f;
-  scale[1] = 0;
+  // The flag stays 0: a bad step is not made at all (train/run/bad_step.h).
+  const float scale[2] = {settings_.clip > 0 ? float(std::min(1.0, settings_.clip / (norm + 1e-6))) : 1.0f,
+                          0};
+  copy(ctx, make_tensor(const_cast<float*>(scale), {2}), grad_scale_);
   steps_++;
   const Tensor param = parameters_.owned_master(), grad = parameters_.owned_gradient();
   for (const Segment& s : segments_) {

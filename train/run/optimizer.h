@@ -15,7 +15,12 @@ class Optimizer {
  public:
   Optimizer(Parameters& parameters, const OptimizerSection& settings);
 
-  /// Norm of the gradients of all ranks (after their reduction), fixed order; NaN when any gradient is.
+  /// Adds this rank's share of the squared norm of the gradients of all ranks (after their reduction) to
+  /// out[0] of f64 [2], which starts at zero; fixed order, NaN when any gradient is. Enqueued.
+  void sum_squares(Context& ctx, const Tensor& out);
+  /// The norm from the ranks' shares. Collective.
+  static double norm_of(double share, Communicator& world);
+  /// Both at once. Waits for the device.
   double gradient_norm(Context& ctx, Communicator& world);
   /// One update at `lr` with gradients scaled so that their norm is at most settings.clip:
   /// factor = min(1, clip / (norm + 1e-6)).

@@ -55,7 +55,8 @@ void add_boxes(const Parameters& parameters, const OwnedSlice& slice, Range rang
     local.rank = int(piece.shape.size());
     std::copy(piece.shape.begin(), piece.shape.end(), local.shape.begin());
     local.row_stride = local.columns();
-    boxes.push_back({kind + "/" + row.name, row.shape, piece.offset, local});
+    boxes.push_back(
+        {kind + "/" + row.name, row.shape, piece.offset, local, nullptr, parameters.accelerator()});
   }
 }
 

@@ -66,7 +66,7 @@ std::string StepReport::console_line() const {
   std::string s = cat("step ", step, "/", steps, " | loss ", formatted("%.4f", loss), " | gnorm ",
                       formatted("%.3f", gradient_norm), " | lr ", formatted("%.2e", lr), " | ",
                       short_number(tokens_per_s), " tok/s | ", short_number(flops_per_s), "FLOP/s | mem ",
-                      formatted("%.2f", double(rss) / (1 << 30)), " GiB");
+                      formatted("%.2f", double(device_bytes ? device_bytes : rss) / (1 << 30)), " GiB");
   if (aux_loss != 0) s += cat(" | aux ", formatted("%.3f", aux_loss));
   if (double load = largest_load(layers); load > 0) s += cat(" load ", formatted("%.2f", load));
   if (held_out_bits_per_byte)
@@ -103,6 +103,7 @@ Json StepReport::json() const {
       .set("reduce_wait_s", json_number(reduce_wait))
       .set("rss_bytes", rss);
   timing.set("activation_bytes", activation_bytes).set("scratch_bytes", scratch_bytes);
+  if (device_bytes) timing.set("device_bytes", device_bytes);
   o.set("timing", std::move(timing));
   return o;
 }

@@ -24,6 +24,7 @@ struct StepReport {
   // Of this machine and moment; everything above is the same in every repetition.
   double seconds = 0, tokens_per_s = 0, flops_per_s = 0, data_wait = 0, reduce_wait = 0, elapsed = 0;
   int64_t rss = 0, activation_bytes = 0, scratch_bytes = 0;
+  int64_t device_bytes = 0;  ///< taken of the GPU, this step's peaks included; 0 on the CPU
 
   std::string console_line() const;
   Json json() const;

@@ -38,13 +38,12 @@ void keep_to_share(int threads, int rank, int ranks) {
 }
 
 /// The watchdog comes first: a rank that never arrives must not keep the others waiting for it here.
-std::unique_ptr<Mesh> make_mesh(const Layout& layout, const ModelConfig& model,
-                                const std::function<void(Communicator&)>& agree) {
+std::unique_ptr<Communicator> make_world(const Layout& layout,
+                                         const std::function<void(Communicator&)>& agree) {
   std::unique_ptr<Communicator> world = make_world_communicator();
   Watchdog::instance().start(*world, layout.deadline_s);
   if (agree) agree(*world);
-  const Layout checked = check_layout(world->size(), layout, layout_limits(model));
-  return std::make_unique<Mesh>(std::move(world), checked);
+  return world;
 }
 
 constexpr int64_t kScratch = int64_t(1) << 40;  // address space: pages come when used
@@ -63,28 +62,62 @@ int default_threads() {
   return std::max(1, cores);
 }
 
-Runtime::Runtime(std::unique_ptr<Mesh> mesh, int threads, int rank, int ranks)
-    : mesh_(std::move(mesh)), scratch_("scratch", kScratch) {
-  if (threads <= 0) threads = default_threads();
+/// Communication has a stream of its own, so that it goes on beside the computation.
+DeviceLink Runtime::make_link(Communicator& world, Transport wish) {
+  DeviceLink link;
+  if (!device_.accelerator) return link;
+  link.accelerator = device_.accelerator.get();
+  link.compute = link.accelerator->compute_stream();
+  link.communication = link.accelerator->new_stream();
+  link.transport = wish;
+  std::string note;
+  link.transport = choose_transport(world, link, &note);
+  if (!note.empty()) device_.text += cat("; ", note);
+  return link;
+}
+
+Runtime::Runtime(std::unique_ptr<Communicator> world, const Layout& layout, const RunSection& run, int rank,
+                 int ranks)
+    : device_(choose_device(*world, run.device)), link_(make_link(*world, run.transport)) {
+  mesh_ = std::make_unique<Mesh>(std::move(world), layout, link_);
+  Accelerator* const accelerator = device_.accelerator.get();
+  // No arena on a device can be larger than its memory.
+  scratch_ = std::make_unique<Arena>(
+      "scratch", accelerator ? accelerator->properties().memory_bytes : kScratch, accelerator);
+  const int threads = run.threads > 0 ? run.threads : default_threads();
   if (launched_by_mpi())
     keep_to_share(threads, rank, ranks);  // without a launcher the mask is the user's (taskset)
   pool_ = std::make_unique<ThreadPool>(threads);
-  context_ = {.ops = &cpu_ops(), .device = Device::cpu, .pool = pool_.get(), .scratch = &scratch_};
+  context_ = {.ops = accelerator ? &accelerator->ops() : &cpu_ops(),
+              .device = accelerator ? Device::cuda : Device::cpu,
+              .pool = pool_.get(),
+              .scratch = scratch_.get(),
+              .accelerator = accelerator,
+              .stream = link_.compute};
 }
 
-Runtime::Runtime(const Layout& layout, const ModelConfig& model, int threads, const std::string& device,
+Runtime::Runtime(const Layout& layout, const ModelConfig& model, const RunSection& run,
                  const std::function<void(Communicator&)>& agree)
-    : Runtime(make_mesh(layout, model, agree), threads, local_rank(), local_size()) {
-  if (device != "cpu" && device != "auto")
-    throw Error(Exit::usage,
-                cat("run.device = ", device, ": this build has the CPU backend; use cpu or auto"));
+    : Runtime(
+          [&] {
+            std::unique_ptr<Communicator> world = make_world(layout, agree);
+            check_layout(world->size(), layout, layout_limits(model));
+            return world;
+          }(),
+          layout, run, local_rank(), local_size()) {
   if (lead())
     for (const std::string& warning : mesh_->warnings()) log_warning(warning);
 }
 
-std::unique_ptr<Runtime> Runtime::single(int threads) {
-  auto mesh = std::make_unique<Mesh>(make_single_communicator(), Layout{});
-  return std::unique_ptr<Runtime>(new Runtime(std::move(mesh), threads, 0, 1));
+Runtime::~Runtime() {
+  mesh_ = nullptr;
+  if (link_) link_.accelerator->free_stream(link_.communication);
+}
+
+std::unique_ptr<Runtime> Runtime::single(int threads, const std::string& device) {
+  RunSection run;
+  run.threads = threads, run.device = device;
+  return std::unique_ptr<Runtime>(new Runtime(make_single_communicator(), Layout{}, run, 0, 1));
 }
 
 }  // namespace jambalaya

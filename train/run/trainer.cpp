@@ -216,6 +216,7 @@ struct Trainer::Impl {
     report.router_z = losses.router_z;
     report.head_z = losses.head_z;
     report.activation = losses.activation;
+    report.gradient_norm = losses.gradient_norm;
     return false;
   }
 
@@ -275,7 +276,6 @@ struct Trainer::Impl {
       loader.restore(before);
       return true;
     }
-    report.gradient_norm = engine.gradient_norm();
     report.bad = detector.judge(report.loss, report.gradient_norm);
     if (report.bad.empty()) {
       engine.update(report.lr, report.gradient_norm);
@@ -330,6 +330,7 @@ struct Trainer::Impl {
     report.rss = resident_bytes();
     report.activation_bytes = jamba.saved_arena().high_water();
     report.scratch_bytes = runtime.scratch_high_water();
+    if (ctx.accelerator) report.device_bytes = engine.arena_bytes() + report.scratch_bytes;
     report.elapsed =
         seconds_since(run_start) / double(std::max<int64_t>(state.step - first_step, 1)) * double(state.step);
     if (runtime.lead()) metrics->write(report.json());
@@ -404,6 +405,7 @@ struct Trainer::Impl {
                  ", vocabulary ", config.model.vocab_size));
     log_info(cat("ranks ", world.size(), " x ", runtime.threads(), " threads, ", ctx.ops->name(), ", ",
                  config.train.precision == Precision::bf16 ? "bf16 with fp32 masters" : "fp32"));
+    log_info(cat("device ", runtime.device_text()));
     std::vector<std::string> hosts;
     for (int r = 0; r < world.size(); r++) hosts.push_back(mesh.host_of(r));
     log_info(cat("layout ", describe_fully(mesh.layout()), "; ",
