@@ -15,6 +15,7 @@
 #include <exception>
 #include <mutex>
 
+#include "kernels/trace.h"
 #include "parallel/watchdog.h"
 
 namespace jambalaya {
@@ -125,7 +126,7 @@ class NcclBackend final : public DeviceBackend {
         host_(host),
         accelerator_(accelerator),
         stream_(static_cast<cudaStream_t>(stream)),
-        name_(name) {}
+        name_(trace::intern(name)) {}
   ~NcclBackend() override {
     if (!comm_) return;
     if (std::uncaught_exceptions() > 0) {
@@ -133,7 +134,7 @@ class NcclBackend final : public DeviceBackend {
       return;
     }
     const int slot = Watchdog::instance().begin(
-        {.group = name_.c_str(), .size = size(), .kind = "end of NCCL", .number = 0, .bytes = 0});
+        {.group = name_, .size = size(), .kind = "end of NCCL", .number = 0, .bytes = 0});
     nccl_.comm_destroy(comm_);
     Watchdog::instance().end(slot);
   }
@@ -252,7 +253,7 @@ class NcclBackend final : public DeviceBackend {
     host_.broadcast(make_tensor(id.internal, DType::u8, {NCCL_UNIQUE_ID_BYTES}), 0);
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 1;
-    config.commName = name_.c_str();
+    config.commName = name_;
     ncclComm_t made = nullptr;
     const ncclResult_t result = nccl_.comm_init(&made, size(), id, rank(), &config);
     {
@@ -285,7 +286,7 @@ class NcclBackend final : public DeviceBackend {
   HostBackend& host_;
   Accelerator& accelerator_;
   cudaStream_t stream_;
-  std::string name_;
+  const char* name_;  ///< for as long as the process lives
   std::mutex mutex_;  ///< of comm_: failure() is another thread's
   ncclComm_t comm_ = nullptr;
   std::string lost_;  ///< why it was given up
