@@ -304,6 +304,26 @@ TEST(Communicator, broadcast_from_every_root) {
   }
 }
 
+TEST(Communicator, calls_follow_each_other_without_being_waited_for) {
+  const int ranks = world().size(), n = 1000;
+  Placed<float> sum(contribution<float>(world().rank(), n)), all(std::vector<float>(size_t(n * ranks), 0.0f));
+  std::vector<std::unique_ptr<Placed<float>>> sent;
+  for (int i = 0; i < 6; i++) {
+    sent.push_back(std::make_unique<Placed<float>>(contribution<float>(world().rank(), n, uint64_t(i))));
+    world().broadcast(sent.back()->tensor(), i / 3 % ranks);
+  }
+  world().all_reduce(sum.tensor());
+  world().all_gather(sum.tensor(), all.tensor());
+  world().reduce_scatter(all.tensor(), sum.tensor());
+  for (int i = 0; i < 6; i++)
+    EXPECT_TRUE(same_bits(sent[size_t(i)]->values(), contribution<float>(i / 3 % ranks, n, uint64_t(i))))
+        << i;
+  std::vector<float> want = serial<float>(Reduce::sum, ranks, n), once = want;
+  for (int r = 1; r < ranks; r++)
+    for (size_t i = 0; i < want.size(); i++) want[i] += once[i];
+  EXPECT_TRUE(same_bits(sum.values(), want));
+}
+
 TEST(Communicator, groups_are_of_one_colour_in_rank_order) {
   const int color = world().rank() % 2;
   std::unique_ptr<Communicator> group = make_group(color, "parity");
