@@ -49,7 +49,7 @@ struct GroupedGemm {
 
 /// y[t] = table[ids[t]]. A table may hold a part of the vocabulary, its rows [first_id, first_id + V): ids of
 /// other parts give a row of zeros, so that the sum over all parts is the whole table's y. Ids outside of
-/// [0, vocabulary) fail.
+/// [0, vocabulary) fail; on a device, where no op waits, they give a row of NaN, and no gradient.
 struct EmbeddingForward {
   Tensor ids;    ///< i32 [T]
   Tensor table;  ///< act or f32 [V, D]
@@ -75,6 +75,9 @@ struct EmbeddingBackward {
 /// tokens, what the parts know of their softmaxes (four numbers a token). All parts make the same calls, and
 /// their losses, nll and correct come out whole, with the same bits; dh is this part's share of a sum over
 /// parts, dw belongs to this part's rows.
+///
+/// Targets at or beyond the vocabulary fail; on a device their nll is NaN. There `combine` is called for every
+/// chunk, since the host does not know whether it has a counted token, and only enqueues.
 struct HeadLoss {
   Tensor h;        ///< act [T, D], final hidden states (normed)
   Tensor w;        ///< act [V, D]
@@ -164,8 +167,8 @@ struct AttentionForward {
   int64_t head_size = 0;
   float scale = 1;  ///< 1/sqrt(C)
   Documents docs;
-  Tensor key_begin;  ///< optional i64 [S]
-  Tensor key_count;  ///< optional i64 [S], with key_begin only
+  Tensor key_begin;  ///< optional i64 [S]; control, as docs: in host memory, read during the call
+  Tensor key_count;  ///< optional i64 [S], with key_begin only; likewise
   Tensor o;          ///< act [T, H*C], or f32 whatever q is (partial results)
   Tensor lse;        ///< optional f32 [H, T]: logsumexp of scaled scores, saved for backward
 };

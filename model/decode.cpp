@@ -92,10 +92,10 @@ void Jamba::extend(Context& ctx, DecodeState& state, const Tensor& ids, const st
   ArenaScope scope(m.saved);
   Pass pass = m.make_pass(ctx, m.on_device(ctx, documents.view()), false);
   JAMBALAYA_CHECK(ids.rows() == pass.tokens());
-  const Tensor first_rows = to_device(ctx, key_begin, m.saved, "documents");
   std::vector<LayerState> states;
   for (const DecodeState::Layer& layer : state.layers_)
-    states.push_back({layer.keys, layer.values, first_rows, state.max_length_, layer.conv, layer.ssm});
+    states.push_back(
+        {layer.keys, layer.values, make_tensor(key_begin.data(), {sequences}), layer.conv, layer.ssm});
   Impl::Hidden hidden =
       m.forward(pass, to_device(ctx, ids, m.saved, "ids"), {}, double(pass.tokens()), &states);
 

@@ -117,15 +117,14 @@ class Travelling {
   Tensor buffers_[2];
 };
 
-/// Arguments that forward and backward share: the query segments of one chunk and their keys. Device copies
-/// lie in scratch, where the caller holds an ArenaScope.
+/// Arguments that forward and backward share: the query segments of one chunk and their keys.
 struct PairView {
-  PairView(const Context& ctx, const VisibleKeys& visible)
+  PairView(const VisibleKeys& visible)
       : documents(visible.lengths, visible.first_positions),
-        begin(to_device(ctx, visible.key_begin, *ctx.scratch, "ring attention segments")),
-        count(to_device(ctx, visible.key_count, *ctx.scratch, "ring attention segments")) {}
+        begin(make_tensor(visible.key_begin.data(), {int64_t(visible.key_begin.size())})),
+        count(make_tensor(visible.key_count.data(), {int64_t(visible.key_count.size())})) {}
   DocumentsBuffer documents;
-  Tensor begin, count;  ///< i64 [segments]; on the host they are those of `visible`
+  Tensor begin, count;  ///< i64 [segments], those of `visible`
 };
 
 }  // namespace
@@ -149,8 +148,7 @@ void ring_attention_forward(const Pass& pass, const Tensor& q_TD, const Tensor& 
     const Tensor kv = keys_and_values.at(step);
     ring.for_each_pair(step, [&](TokenRange queries, TokenRange keys, const VisibleKeys& visible,
                                  bool first) {
-      ArenaScope segments(*pass.ctx.scratch);
-      const PairView pair(pass.ctx, visible);
+      const PairView pair(visible);
       const Tensor block = kv.slice_rows(keys.begin, keys.end);
       const Tensor sum = o.slice_rows(queries.begin, queries.end),
                    sum_lse = lse.slice_columns(queries.begin, queries.end);
@@ -196,8 +194,7 @@ void ring_attention_backward(const Pass& pass, const Tensor& d_out, const Tensor
     TraceScope traced("ring step backward", "compute", "step", step);
     const Tensor kv = keys_and_values.at(step), dkv = gradients.at(step);
     ring.for_each_pair(step, [&](TokenRange queries, TokenRange keys, const VisibleKeys& visible, bool) {
-      ArenaScope segments(*pass.ctx.scratch);
-      const PairView pair(pass.ctx, visible);
+      const PairView pair(visible);
       const Tensor block = kv.slice_rows(keys.begin, keys.end), dblock = dkv.slice_rows(keys.begin, keys.end);
       pass.ops().attention_backward(pass.ctx, {.d_out = d_o.slice_rows(queries.begin, queries.end),
                                                .q = q.slice_rows(queries.begin, queries.end),

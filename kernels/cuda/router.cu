@@ -117,6 +117,7 @@ __global__ void __launch_bounds__(kThreads) router_forward_kernel(RouterArgs a) 
   RouterSums<PerLane> sums;
   for (int64_t i = group; i < kRouterTokens; i += kGroups) {
     const int64_t t = int64_t(blockIdx.x) * kRouterTokens + i;
+    if (t - threadIdx.x % 32 / Lanes >= a.tokens) break;  // nothing left for the whole warp
     route<Lanes, PerLane>(a, t, t < a.tokens, sums);
   }
   // The block's statistics: groups one after another.

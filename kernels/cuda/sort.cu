@@ -56,16 +56,35 @@ __global__ void sort_count_kernel(const int32_t* expert, int64_t choices, int ex
   }
 }
 
+/// Sum of the values of this lane and those below.
+__device__ __forceinline__ int inclusive_sum_of_warp(int value) {
+  const int lane = threadIdx.x % 32;
+  for (int step = 1; step < 32; step *= 2) {
+    const int below = __shfl_up_sync(kAllLanes, value, step);
+    if (lane >= step) value += below;
+  }
+  return value;
+}
+
+/// A warp for each expert: its counts become the number of its choices in earlier chunks.
+__global__ void sort_scan_kernel(int* chunk_counts, int64_t chunks, int experts, int* totals) {
+  const int lane = threadIdx.x % 32, x = blockIdx.x * kWarps + threadIdx.x / 32;
+  if (x >= experts) return;
+  int* const counts = chunk_counts + x * chunks;
+  int done = 0;
+  for (int64_t c = 0; c < chunks; c += 32) {
+    const int count = c + lane < chunks ? counts[c + lane] : 0, sum = inclusive_sum_of_warp(count);
+    if (c + lane < chunks) counts[c + lane] = done + sum - count;
+    done += __shfl_sync(kAllLanes, sum, 31);
+  }
+  if (lane == 0) totals[x] = done;
+}
+
 /// Sum of the block's values before this thread's; `total` is the sum of all. Every thread calls it.
 __device__ __forceinline__ int exclusive_sum(int value, int* shared, int& total) {
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  int sum = value;
-  for (int step = 1; step < 32; step *= 2) {
-    const int below = __shfl_up_sync(kAllLanes, sum, step);
-    if (lane >= step) sum += below;
-  }
+  const int warp = threadIdx.x / 32, sum = inclusive_sum_of_warp(value);
   __syncthreads();  // shared may still be read from the last call
-  if (lane == 31) shared[warp] = sum;
+  if (threadIdx.x % 32 == 31) shared[warp] = sum;
   __syncthreads();
   int before = 0;
   total = 0;
@@ -74,21 +93,6 @@ __device__ __forceinline__ int exclusive_sum(int value, int* shared, int& total)
     total += shared[w];
   }
   return before + sum - value;
-}
-
-/// A block for each expert: its counts become the number of its choices in earlier chunks.
-__global__ void sort_scan_kernel(int* chunk_counts, int64_t chunks, int* totals) {
-  __shared__ int shared[kWarps];
-  int* const counts = chunk_counts + blockIdx.x * chunks;
-  int done = 0;
-  for (int64_t c = 0; c < chunks; c += kThreads) {
-    const int64_t at = c + threadIdx.x;
-    int sum;
-    const int before = exclusive_sum(at < chunks ? counts[at] : 0, shared, sum);
-    if (at < chunks) counts[at] = done + before;
-    done += sum;
-  }
-  if (threadIdx.x == 0) totals[blockIdx.x] = done;
 }
 
 struct SortArgs {
@@ -151,7 +155,8 @@ void CudaOps::sort_by_expert(Context& ctx, const SortByExpert& op) {
   const Shape shape{grid_of(chunks), kThreads, size_t(kWarps * experts) * sizeof(int)};
   launch(ctx, "sort_count", sort_count_kernel, shape, op.expert.ptr<int32_t>(), choices, int(experts),
          chunk_counts);
-  launch(ctx, "sort_scan", sort_scan_kernel, {grid_of(experts), kThreads}, chunk_counts, chunks, totals);
+  launch(ctx, "sort_scan", sort_scan_kernel, {grid_of(div_up(experts, kWarps)), kThreads}, chunk_counts,
+         chunks, int(experts), totals);
   launch(ctx, "sort_scatter", sort_scatter_kernel, shape,
          SortArgs{op.expert.ptr<int32_t>(), choices, int(k), int(experts), chunk_counts, totals,
                   op.offsets.ptr<int32_t>(), op.row_of.ptr<int32_t>(), op.token_of.ptr<int32_t>()});

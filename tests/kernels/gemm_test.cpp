@@ -196,6 +196,9 @@ struct Grouped {
   int64_t n, k;
   DType act;
   bool accumulate;
+  int64_t gap_a = 3, gap_y = 5;  ///< unused elements between rows
+  DType out = act;               ///< of y where it is written
+  bool tell_host = false;        ///< give host_offsets, too
 };
 
 void expect_experts_right(Context& ctx, GroupedGemm::Kind kind, const Grouped& g) {
@@ -204,13 +207,19 @@ void expect_experts_right(Context& ctx, GroupedGemm::Kind kind, const Grouped& g
   const bool forward = kind == GroupedGemm::Kind::forward,
              gradient = kind == GroupedGemm::Kind::weight_gradient;
   const int64_t wide_a = forward ? g.k : g.n, wide_y = forward ? g.n : g.k;
-  Owned a(g.act, {total, wide_a}, wide_a + 3), y(g.act, {total, wide_y}, wide_y + 5);
+  Owned a(g.act, {total, wide_a}, wide_a + g.gap_a),
+      y(gradient ? g.act : g.out, {total, wide_y}, wide_y + g.gap_y);
   Owned w(gradient ? DType::f32 : g.act, {experts, g.n, g.k});
   a.uniform(4), w.uniform(5);
   if (gradient || g.accumulate) y.uniform(6);
   const auto av = a.values(), wv = w.values(), yv = y.values();
-  ctx.ops->grouped_gemm(
-      ctx, {.kind = kind, .a = a, .w = w, .y = y, .offsets = offsets, .accumulate = g.accumulate});
+  ctx.ops->grouped_gemm(ctx, {.kind = kind,
+                              .a = a,
+                              .w = w,
+                              .y = y,
+                              .offsets = offsets,
+                              .accumulate = g.accumulate,
+                              .host_offsets = g.tell_host ? offsets.ptr<int32_t>() : nullptr});
   std::vector<double> want;
   for (int64_t x = 0; x < experts; x++) {
     const int64_t r0 = offsets.ptr<int32_t>()[x], r1 = offsets.ptr<int32_t>()[x + 1], rows = r1 - r0;
@@ -223,7 +232,9 @@ void expect_experts_right(Context& ctx, GroupedGemm::Kind kind, const Grouped& g
     want.insert(want.end(), block.begin(), block.end());
   }
   const Owned& written = gradient ? w : y;
-  EXPECT_LE(relative_l2(written, want), tolerance(written->dtype)) << ctx.ops->name();
+  EXPECT_LE(relative_l2(written, want), tolerance(written->dtype))
+      << ctx.ops->name() << ", kind " << int(kind) << ", n " << g.n << ", k " << g.k << ", "
+      << name_of(g.act);
   EXPECT_TRUE(a.guards_intact() && w.guards_intact() && y.guards_intact());
 }
 
@@ -237,6 +248,70 @@ TEST(GroupedGemm, right_with_empty_small_and_large_experts) {
           expect_experts_right(*ctx, kind, {{0, 0, 0}, 8, 9, act, accumulate});
           expect_experts_right(*ctx, kind, {{0, 450, 0}, 33, 64, act, accumulate});
         }
+}
+
+TEST(GroupedGemm, right_around_every_border_of_a_tile) {
+  using Kind = GroupedGemm::Kind;
+  const auto ctx = make_context();
+  for (auto act : {DType::f32, DType::bf16})
+    for (auto kind : {Kind::forward, Kind::input_gradient, Kind::weight_gradient})
+      for (int64_t gap : {0, 8, 1}) {  // 0 and 8: rows of 16-byte pieces
+        expect_experts_right(*ctx, kind, {{127, 128, 1, 0, 129}, 136, 40, act, false, gap, gap});
+        expect_experts_right(*ctx, kind, {{31, 33, 32}, 128, 264, act, true, gap, gap});
+        expect_experts_right(*ctx, kind, {{5, 257}, 8, 16, act, false, gap, gap, DType::f32});
+      }
+  for (bool accumulate : {false, true})
+    expect_experts_right(*ctx, Kind::forward, {{3, 70}, 24, 32, DType::f32, accumulate, 0, 0, DType::bf16});
+}
+
+TEST(GroupedGemm, many_experts_most_of_them_idle) {
+  using Kind = GroupedGemm::Kind;
+  const auto ctx = make_context();
+  std::vector<int64_t> rows(70, 0);
+  rows[0] = 2, rows[31] = 130, rows[32] = 1, rows[64] = 3, rows[69] = 129;
+  for (auto act : {DType::f32, DType::bf16})
+    for (auto kind : {Kind::forward, Kind::input_gradient, Kind::weight_gradient})
+      expect_experts_right(*ctx, kind, {rows, 16, 24, act, false});
+}
+
+TEST(GroupedGemm, an_empty_sum_is_zero_or_what_was_there) {
+  using Kind = GroupedGemm::Kind;
+  const auto ctx = make_context();
+  for (auto act : {DType::f32, DType::bf16})
+    for (bool accumulate : {false, true}) {
+      expect_experts_right(*ctx, Kind::forward, {{3, 0, 2}, 9, 0, act, accumulate});
+      expect_experts_right(*ctx, Kind::input_gradient, {{3, 0, 2}, 0, 9, act, accumulate});
+    }
+}
+
+TEST(GroupedGemm, large_experts_are_right_where_the_host_knows_their_rows) {
+  using Kind = GroupedGemm::Kind;
+  if (!on_device()) GTEST_SKIP() << "the CPU does not look at host_offsets";
+  const auto ctx = make_context();
+  expect_experts_right(*ctx, Kind::forward, {{0, 512}, 8192, 2, DType::bf16, true, 3, 5, DType::bf16, true});
+  expect_experts_right(*ctx, Kind::input_gradient,
+                       {{300, 212}, 2, 8192, DType::f32, false, 3, 5, DType::f32, true});
+  expect_experts_right(*ctx, Kind::weight_gradient,
+                       {{256}, 2048, 1024, DType::bf16, true, 3, 5, DType::bf16, true});
+}
+
+TEST(GroupedGemm, what_other_experts_get_does_not_change_a_row) {
+  using Kind = GroupedGemm::Kind;
+  const auto ctx = make_context();
+  for (auto act : {DType::f32, DType::bf16}) {
+    Owned a(act, {300, 72}), w(act, {3, 40, 72});
+    a.uniform(1), w.uniform(2);
+    auto rows_of_second = [&](const Owned& offsets) {
+      Owned y(act, {300, 40});
+      (*ctx)->grouped_gemm(*ctx, {.kind = Kind::forward, .a = a, .w = w, .y = y, .offsets = offsets});
+      const Tensor part = y->slice_rows(100, 140);  // of the second expert in all cases
+      return std::string(static_cast<const char*>(part.data), size_t(part.bytes()));
+    };
+    const std::string want = rows_of_second(offsets_of({100, 40, 160}));
+    EXPECT_EQ(rows_of_second(offsets_of({3, 290, 7})) == want, true);
+    EXPECT_EQ(rows_of_second(offsets_of({0, 300, 0})) == want, true);
+    EXPECT_EQ(rows_of_second(offsets_of({99, 42, 159})) == want, true);
+  }
 }
 
 TEST(GroupedGemm, same_bits_as_one_product_per_expert_for_any_number_of_threads) {

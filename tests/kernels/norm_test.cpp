@@ -62,6 +62,39 @@ TEST(rms_norm, forward_matches_float64_in_all_dtypes) {
   }
 }
 
+TEST(rms_norm, aligned_rows_of_every_block_size) {
+  // A device keeps such rows in registers, with blocks of 1 to 16 warps; 8200 is wider than any keeps.
+  for (const auto& isa : isas_of_this_machine()) {
+    Backend cpu(isa, 2);
+    for (int64_t D : {256, 264, 1032, 2056, 4104, 8192, 8200})
+      for (int i = 0; i < 3; i++) {
+        const DType h_type = kTypes[i > 0], type = kTypes[i > 1];
+        const int64_t T = D < 300 ? 40 : 3;  // 40: several rows a block of the backward
+        SCOPED_TRACE(cat(isa, " D ", D, " h ", name_of(h_type), " y ", name_of(type)));
+        Owned h(h_type, {T, D}, normal(T * D, 1), 8), b(type, {T, D}, normal(T * D, 2), 16),
+            w(DType::f32, {D}, normal(D, 3)), h_out(h_type, {T, D}, 8), y(type, {T, D}, 24),
+            rstd(DType::f32, {T});
+        cpu->rms_norm_forward(
+            cpu,
+            {.h = h, .branch = b, .weight = w, .eps = float(kEps), .h_out = h_out, .y = y, .rstd = rstd});
+        EXPECT_LT(relative_l2(h_out.values(), sum_of(h.values(), b.values())), tolerance(h_type, 4e-3));
+        const auto want = reference::rms_norm(h_out.values(), w.values(), D, kEps);
+        EXPECT_LT(relative_l2(y.values(), want.y), tolerance(type, 4e-3));
+        EXPECT_LT(relative_l2(rstd.values(), want.rstd), 2e-6);
+
+        Owned dy(type, {T, D}, normal(T * D, 4), 8), dh(h_type, {T, D}, normal(T * D, 5), 16),
+            dw(DType::f32, {D}, normal(D, 6));
+        const Values dh_before = dh.values(), dw_before = dw.values();
+        cpu->rms_norm_backward(cpu,
+                               {.dy = dy, .h = h_out, .weight = w, .rstd = rstd, .dh = dh, .dweight = dw});
+        const auto g = reference::rms_norm_backward(h_out.values(), w.values(), D, kEps, dy.values());
+        EXPECT_LT(relative_l2(dh.values(), sum_of(dh_before, g.dx)), tolerance(h_type, 8e-3));
+        EXPECT_LT(relative_l2(dw.values(), sum_of(dw_before, g.dweight)), reduction_tolerance(T));
+        EXPECT_TRUE(h_out.gaps_untouched() && y.gaps_untouched() && dh.gaps_untouched());
+      }
+  }
+}
+
 TEST(rms_norm, sum_may_replace_the_residual_stream) {
   for (const auto& isa : isas_of_this_machine())
     for (DType type : kTypes) {
@@ -197,6 +230,11 @@ TEST(ssm_norms, match_float64_with_and_without_weights) {
           expect_ssm(cpu, {0, 32, 16, normed, dt, ddt});
         }
   }
+}
+
+TEST(ssm_norms, a_step_rank_too_large_for_shared_memory) {
+  Backend cpu(isas_of_this_machine().back(), 2);
+  expect_ssm(cpu, {70, 3100, 16, 7, DType::bf16, DType::f32});
 }
 
 TEST(rms_norm, same_bits_for_any_number_of_threads) {

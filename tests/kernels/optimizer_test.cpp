@@ -101,6 +101,24 @@ TEST(adamw, same_bits_for_any_number_of_threads_and_without_a_compute_copy) {
   }
 }
 
+TEST(adamw, a_shard_at_any_address_is_updated_like_the_whole) {
+  for (const std::string& isa : isas_of_this_machine()) {
+    Backend cpu(isa);
+    State whole(1003), parts(1003);
+    whole.draw_gradient(5), parts.draw_gradient(5);
+    cpu->adamw(cpu, whole.op(3));
+    for (auto [begin, end] : {std::pair{int64_t(0), int64_t(501)}, {int64_t(501), int64_t(1003)}}) {
+      AdamW op = parts.op(3);
+      for (Tensor* t : {&op.param, &op.m, &op.v, &op.grad, &op.compute}) *t = t->slice_rows(begin, end);
+      cpu->adamw(cpu, op);
+    }
+    EXPECT_EQ(parts.param.bytes(), whole.param.bytes()) << isa;
+    EXPECT_EQ(parts.m.bytes(), whole.m.bytes()) << isa;
+    EXPECT_EQ(parts.v.bytes(), whole.v.bytes()) << isa;
+    EXPECT_EQ(parts.compute.bytes(), whole.compute.bytes()) << isa;
+  }
+}
+
 TEST(sum_squares, adds_to_the_sum_and_raises_the_largest) {
   for (const std::string& isa : isas_of_this_machine()) {
     Backend cpu(isa, 2);

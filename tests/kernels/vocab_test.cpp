@@ -7,6 +7,7 @@ namespace jambalaya {
 namespace {
 
 using test::available_isas;
+using test::on_device;
 using test::Owned;
 using test::relative_l2;
 using test::TestContext;
@@ -28,30 +29,33 @@ struct Embedding {
 };
 
 TEST(Embedding, forward_copies_rows_between_all_dtypes) {
-  Embedding e(150, 40, 37);
   for (const auto& isa : available_isas())
-    for (DType from : {DType::f32, DType::bf16})
-      for (DType to : {DType::f32, DType::bf16}) {
-        TestContext ctx(2, isa);
-        Owned table(from, {e.vocabulary, e.width}, e.width + 2), y(to, {e.tokens, e.width}, e.width + 3),
-            want(to, {e.tokens, e.width});
-        table.uniform(1);
-        for (int64_t t = 0; t < e.tokens; t++)
-          for (int64_t j = 0; j < e.width; j++) want.set(t, j, table.get(e.id(t), j));
-        ctx->embedding_forward(ctx, {e.ids, table, y});
-        EXPECT_EQ(y.values(), want.values()) << isa;
-        EXPECT_TRUE(y.guards_intact());
-      }
+    for (int i = 0; i < 8; i++) {
+      const DType from = i & 1 ? DType::bf16 : DType::f32, to = i & 2 ? DType::bf16 : DType::f32;
+      const bool aligned = i & 4;
+      Embedding e(150, 40, aligned ? 64 : 37);
+      TestContext ctx(2, isa);
+      Owned table(from, {e.vocabulary, e.width}, e.width + (aligned ? 16 : 2)),
+          y(to, {e.tokens, e.width}, e.width + (aligned ? 8 : 3)), want(to, {e.tokens, e.width});
+      table.uniform(1);
+      for (int64_t t = 0; t < e.tokens; t++)
+        for (int64_t j = 0; j < e.width; j++) want.set(t, j, table.get(e.id(t), j));
+      ctx->embedding_forward(ctx, {e.ids, table, y});
+      EXPECT_EQ(y.values(), want.values()) << isa;
+      EXPECT_TRUE(y.guards_intact());
+    }
 }
 
 TEST(Embedding, backward_sums_each_rows_tokens_and_skips_padding) {
   for (const auto& isa : available_isas())
     for (DType act : {DType::f32, DType::bf16})
-      for (int64_t width : {1, 37, 300}) {
+      for (int64_t width : {1, 37, 300, 64}) {
         SCOPED_TRACE(isa);
         Embedding e(500, 60, width);
         TestContext ctx(2, isa);
-        Owned dy(act, {e.tokens, width}, width + 1), dtable(DType::f32, {e.vocabulary, width}, width + 4);
+        const bool aligned = width == 64;
+        Owned dy(act, {e.tokens, width}, width + (aligned ? 8 : 1)),
+            dtable(DType::f32, {e.vocabulary, width}, width + (aligned ? 16 : 4));
         dy.uniform(2), dtable.uniform(3);
         Values before = dtable.values(), want = before;
         for (int64_t t = 0; t < e.tokens; t++)
@@ -64,6 +68,23 @@ TEST(Embedding, backward_sums_each_rows_tokens_and_skips_padding) {
         EXPECT_TRUE(dtable.guards_intact());
         EXPECT_EQ(ctx.scratch.in_use(), 0);
       }
+}
+
+TEST(Embedding, backward_of_many_tokens_of_a_large_vocabulary) {
+  // Two digits of the device's sort, several of its tiles, and ids from absent to a quarter of all tokens.
+  const int64_t tokens = 9000, vocabulary = 70001, width = 3;
+  Owned ids(DType::i32, {tokens}), x(DType::f32, {tokens}), dy(DType::f32, {tokens, width}),
+      dtable(DType::f32, {vocabulary, width});
+  x.uniform(5);
+  for (int64_t t = 0; t < tokens; t++)
+    ids.set(t, 0, t % 4 == 0 ? 65536 : std::floor(std::pow(std::abs(x.get(t, 0)), 8) * double(vocabulary)));
+  TestContext ctx(2);
+  dy.uniform(2), dtable.fill(0);
+  Values want(size_t(vocabulary * width));
+  for (int64_t t = 0; t < tokens; t++)
+    for (int64_t j = 0; j < width; j++) want[size_t(int64_t(ids.get(t, 0)) * width + j)] += dy.get(t, j);
+  ctx->embedding_backward(ctx, {ids, dy, dtable});
+  EXPECT_LE(relative_l2(dtable, want), 1e-6);
 }
 
 TEST(Embedding, backward_of_one_id_repeated_and_of_no_token) {
@@ -96,6 +117,15 @@ TEST(Embedding, ids_outside_of_the_table_are_refused) {
   table.fill(0);
   for (double bad : {-1.0, 5.0}) {
     ids.assign({0, bad});
+    if (on_device()) {  // which cannot refuse what it has not read yet
+      ctx->embedding_forward(ctx, {ids, table, y});
+      for (int64_t j = 0; j < 4; j++) EXPECT_TRUE(y.get(0, j) == 0 && std::isnan(y.get(1, j)));
+      y.fill(1), table.fill(0);
+      ctx->embedding_backward(ctx, {ids, y, table});
+      for (int64_t v = 0; v < 5; v++) EXPECT_EQ(table.get(v, 0), v == 0 ? 1 : 0);
+      table.fill(0);
+      continue;
+    }
     EXPECT_THROW(ctx->embedding_forward(ctx, {ids, table, y}), std::exception);
     EXPECT_THROW(ctx->embedding_backward(ctx, {ids, y, table}), std::exception);
   }
@@ -137,7 +167,12 @@ void expect_agrees(HeadCall& call, TestContext& ctx) {
   auto want = call.reference();
   {
     ArenaScope scope(ctx.scratch);  // nothing may count on what scratch held
-    std::memset(ctx.scratch.take(4 << 20, "poison"), 0xff, 4 << 20);
+    constexpr int64_t kBytes = 4 << 20;
+    void* const memory = ctx.scratch.take(kBytes, "poison");
+    if (on_device())
+      test::accelerator().fill(memory, kBytes, 0xff, kBytes, 1, ctx.context.stream);
+    else
+      std::memset(memory, 0xff, kBytes);
   }
   call.run(ctx);
   const bool f32 = call.h->dtype == DType::f32;
@@ -157,6 +192,9 @@ void expect_agrees(HeadCall& call, TestContext& ctx) {
               call.correct.guards_intact());
   EXPECT_EQ(ctx.scratch.in_use(), 0);
 }
+
+/// At least as many tokens as a chunk has where the vocabulary is small.
+const int64_t kChunk = on_device() ? 16384 : 2048;
 
 TEST(HeadReference, gradients_agree_with_central_differences) {
   HeadCall call(4, 3, 5, DType::f32);
@@ -196,13 +234,30 @@ TEST(HeadLoss, agrees_with_the_reference) {
       }
 }
 
+TEST(HeadLoss, vocabularies_of_every_size) {
+  // The device's blocks keep short rows in registers, longer ones in shared memory too, and read the longest
+  // twice; 66001 is beyond what any keeps.
+  for (DType act : {DType::f32, DType::bf16})
+    for (int64_t vocabulary : {250, 512, 700, 3001, 6150, 33000, 66001}) {
+      SCOPED_TRACE(cat(vocabulary, " ", name_of(act)));
+      TestContext ctx(2);
+      HeadCall call(3, 8, vocabulary, act);
+      call.dw.fill(0);
+      call.targets.set(0, 0, double(vocabulary - 1));
+      call.targets.set(1, 0, -1);
+      expect_agrees(call, ctx);
+    }
+}
+
 TEST(HeadLoss, tokens_beyond_one_chunk_and_ignored_ones_between) {
+  const int64_t tokens = kChunk + 52;
   for (DType act : {DType::f32, DType::bf16})
     for (int64_t ignored_every : {0, 3}) {
+      if (on_device() && (act == DType::f32) == (ignored_every == 0)) continue;  // slow in the emulator
       TestContext ctx(2);
-      HeadCall call(2100, 8, 20, act);
+      HeadCall call(tokens, 8, 20, act);
       if (ignored_every)
-        for (int64_t t = 0; t < 2100; t += ignored_every) call.targets.set(t, 0, -100);
+        for (int64_t t = 0; t < tokens; t += ignored_every) call.targets.set(t, 0, -100);
       expect_agrees(call, ctx);
     }
 }
@@ -302,10 +357,11 @@ TEST(HeadLoss, scratch_does_not_grow_with_tokens) {
   auto high_water = [](int64_t tokens) {
     TestContext ctx;
     HeadCall call(tokens, 4, 300, DType::bf16);
+    if (on_device()) call.targets.fill(-1);  // the same scratch, in a moment
     call.run(ctx);
     return ctx.scratch.high_water();
   };
-  EXPECT_EQ(high_water(2048), high_water(8192));
+  EXPECT_EQ(high_water(kChunk), high_water(2 * kChunk));
 }
 
 TEST(HeadLoss, same_bits_for_any_number_of_threads) {
@@ -326,6 +382,12 @@ TEST(HeadLoss, targets_outside_of_the_vocabulary_are_refused) {
   TestContext ctx(2);
   HeadCall call(3, 8, 20, DType::f32);
   call.targets.assign({0, 20, 1});
+  if (on_device()) {  // which cannot refuse what it has not read yet
+    call.run(ctx);
+    EXPECT_TRUE(std::isnan(call.nll.get(1, 0)) && std::isfinite(call.nll.get(0, 0)));
+    EXPECT_TRUE(std::isnan(call.loss_sum.get(0, 0)));
+    return;
+  }
   EXPECT_THROW(call.run(ctx), std::exception);
 }
 

@@ -119,8 +119,9 @@ ModelConfig usual_model() {
   return c;
 }
 
-/// Of fp32: sums in another order. Of bf16: results that lie between two numbers round either way.
-double tolerance(Precision precision) { return precision == Precision::f32 ? 2e-5 : 4e-2; }
+/// Of fp32: sums in another order, exponentials to 2 ulp; the emulator measures 2e-5 at worst. Of bf16:
+/// results between two numbers round either way; 1e-2.
+double tolerance(Precision precision) { return precision == Precision::f32 ? 1e-4 : 4e-2; }
 
 class DeviceParity : public testing::TestWithParam<std::tuple<bool, Precision>> {
  protected:
