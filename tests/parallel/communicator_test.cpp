@@ -394,16 +394,20 @@ TEST(Communicator, two_threads_use_two_groups_at_the_same_time) {
   std::unique_ptr<Communicator> one = make_group(0, "one", false), two = make_group(0, "two");
   const int64_t n = 30000;
   const std::vector<float> want = serial<float>(Reduce::sum, world().size(), n);
-  const auto work = [&](Communicator& group, bool computes, int64_t& wrong) {
+  const std::vector<float> mine = contribution<float>(world().rank(), n);
+  // Memory comes and goes outside of the threads: freeing it waits for the whole device, and so for other
+  // ranks.
+  Placed<float> there(mine, false), here(mine);
+  const auto work = [&](Communicator& group, Placed<float>& x, int64_t& wrong) {
     for (int i = 0; i < 30; i++) {
-      Placed<float> x(contribution<float>(world().rank(), n), computes);
+      x.assign(mine);
       group.all_reduce(x.tensor());
       wrong += !same_bits(x.values(), want);
     }
   };
   int64_t wrong_there = 0, wrong_here = 0;
-  std::thread other([&] { work(*one, false, wrong_there); });
-  work(*two, true, wrong_here);
+  std::thread other([&] { work(*one, there, wrong_there); });
+  work(*two, here, wrong_here);
   other.join();
   EXPECT_EQ(wrong_there + wrong_here, 0);
 }
