@@ -61,17 +61,14 @@ int64_t DecodeState::recurrent_bytes() const {
 
 /// Those rows of the residual stream.
 Jamba::Impl::Hidden Jamba::Impl::pick(const Pass& pass, const Hidden& hidden,
-                                      const std::vector<int64_t>& rows) const {
+                                      const std::vector<int64_t>& rows) {
   const int64_t n = int64_t(rows.size()), d = config.hidden_size;
   Hidden picked{pass.keep(pass.residual(), {n, d}, "last tokens"),
                 pass.keep(pass.act(), {n, d}, "last tokens")};
-  for (int64_t i = 0; i < n; i++) {
-    const int64_t from = rows[size_t(i)];
-    pass.ops().scale_copy(pass.ctx,
-                          {.x = hidden.h.slice_rows(from, from + 1), .y = picked.h.slice_rows(i, i + 1)});
-    pass.ops().scale_copy(
-        pass.ctx, {.x = hidden.branch.slice_rows(from, from + 1), .y = picked.branch.slice_rows(i, i + 1)});
-  }
+  const std::vector<int32_t> from(rows.begin(), rows.end());
+  const Tensor index = to_device(pass.ctx, from, saved, "last tokens");
+  pass.ops().gather_rows(pass.ctx, {hidden.h, index, picked.h});
+  pass.ops().gather_rows(pass.ctx, {hidden.branch, index, picked.branch});
   return picked;
 }
 

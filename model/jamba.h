@@ -74,7 +74,9 @@ class Jamba {
   bool telemetry = false;
 
   // Every rank of the world makes the same calls at the same time, without tokens where it has none; tensor
-  // ranks pass the same tokens. Results lie in the context's memory; no call waits for a device.
+  // ranks pass the same tokens. Contexts are those of the parameters' device and its compute stream. Results
+  // lie in the context's memory. The host waits for the device only where experts on several ranks exchange
+  // rows (ExpertRoute).
 
   /// Forward and backward of one micro-batch; gradients are added to what is there.
   void train(Context& ctx, const Batch& batch, const LossScale& scale, Tensor sums);

@@ -64,6 +64,9 @@ Batch Jamba::Impl::on_device(Context& ctx, const Batch& batch) {
 }
 
 Pass Jamba::Impl::make_pass(Context& ctx, const Documents& docs, bool training, const ContextShard* context) {
+  JAMBALAYA_CHECK(ctx.accelerator == parameters.accelerator() &&
+                      (!ctx.accelerator || ctx.stream == ctx.accelerator->compute_stream()),
+                  "a context of another device or stream than the parameters'");
   return {ctx, config, parameters, regions, saved, docs, training, context};
 }
 

@@ -76,7 +76,7 @@ struct Jamba::Impl {
   /// Embedding and all layers: this rank's rows of the residual stream. Tensors live in `saved`.
   Hidden forward(const Pass& pass, const Tensor& ids, const Tensor& sums, double micro_tokens,
                  std::vector<LayerState>* states = nullptr);
-  Hidden pick(const Pass& pass, const Hidden& hidden, const std::vector<int64_t>& rows) const;
+  Hidden pick(const Pass& pass, const Hidden& hidden, const std::vector<int64_t>& rows);
   /// Final norm of rows; h_sum receives h + branch.
   Tensor normalize(const Pass& pass, const Hidden& hidden, Tensor& h_sum, Tensor& rstd);
   void backward(const Pass& pass, const Tensor& ids, const Tensor& dh, const LossScale& scale);

@@ -86,6 +86,7 @@ void CommunicationQueue::run(const Job& job, int64_t number) {
 
 void CommunicationQueue::work() {
   trace::name_thread("communication");
+  if (link_) link_.accelerator->bind_thread();  // jobs start ops
   std::unique_lock lock(mutex_);
   for (;;) {
     changed_.wait(lock, [this] { return stop_ || !jobs_.empty(); });

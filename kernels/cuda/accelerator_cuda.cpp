@@ -55,6 +55,11 @@ class CudaAccelerator final : public Accelerator {
       throw Error(Exit::usage,
                   cat("device cuda: GPU ", device, " (", properties_.name, ") has compute capability ",
                       properties_.major, ".", properties_.minor, "; Jambalaya needs 8.0 or higher"));
+    if (!has_kernels_for_this_device())
+      throw Error(Exit::usage, cat("device cuda: this build has no kernels for GPU ", device, " (",
+                                   properties_.name, ", compute capability ", properties_.major, ".",
+                                   properties_.minor, "): configure it with -DJAMBALAYA_CUDA_ARCHITECTURES=",
+                                   properties_.major, properties_.minor));
     compute_ = new_stream();
     ops_ = make_ops(properties_);
   }

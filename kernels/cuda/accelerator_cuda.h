@@ -10,5 +10,7 @@ namespace jambalaya::cuda {
 int count_devices(std::string* why);
 /// Throws Error(usage) for a device that cannot be used.
 Accelerator* open_accelerator(int device);
+/// The library was compiled for the calling thread's device, or holds PTX that the driver can compile for it.
+bool has_kernels_for_this_device();
 
 }  // namespace jambalaya::cuda

@@ -77,7 +77,7 @@ void CudaOps::attention_backward(Context& ctx, const AttentionBackward& op) {
     attention_delta(ctx, {.d_out = op.d_out, .o = op.o, .head_size = heads.size, .delta = delta});
   }
   BackwardArgs args = arguments(op, heads, delta);
-  const bool mma = mma_takes(heads.size, op.q, op.k, op.v, op.d_out, op.dq, op.dk, op.dv);
+  const bool mma = mma_takes(heads.size, {op.q, op.k, op.v, op.d_out, op.dq, op.dk, op.dv});
   const int64_t tile = mma ? kBackwardMmaTile : general_tile(heads.size);
   const bool is_bf16 = act_kind(op.q);
   // Segments that see the same key rows take turns, in their order: a row has one owner at a time.

@@ -3,11 +3,11 @@
 // A tile is some neighbouring tokens (or keys) of one segment. Blocks find the segment of their tile by
 // bisection, so that a call sends one record per segment to the device, whatever the number of tokens.
 #pragma once
+#include <initializer_list>
 #include <vector>
 
 #include "kernels/cpu/attention_blocks.h"
 #include "kernels/cuda/launch.h"
-#include "kernels/cuda/vector.h"
 
 namespace jambalaya::cuda {
 
@@ -99,11 +99,7 @@ void general_backward_keys(const Context& ctx, const BackwardArgs& args, bool bf
 void general_backward_queries(const Context& ctx, const BackwardArgs& args, bool bf16, int64_t heads);
 
 /// Tensor cores: bf16, head sizes that are multiples of 8 up to 256, rows that are multiples of 16 bytes.
-template <class... Tensors>
-bool mma_takes(int64_t head_size, const Tensor& q, const Tensors&... others) {
-  return q.dtype == DType::bf16 && head_size <= 256 && head_size % 8 == 0 &&
-         access_width(head_size, q, others...) == 8;
-}
+bool mma_takes(int64_t head_size, std::initializer_list<Tensor> operands);
 int forward_mma_tile(int64_t head_size, int64_t most_rows);  ///< rows in a tile of queries
 void forward_mma(const Context& ctx, const ForwardArgs& args, int64_t tile, int64_t heads, int64_t splits);
 constexpr int kBackwardMmaTile = 64;  ///< tokens or keys in a tile

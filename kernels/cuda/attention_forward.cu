@@ -2,6 +2,7 @@
 #include "kernels/cpu/check.h"
 #include "kernels/cuda/attention_call.h"
 #include "kernels/cuda/attention_decode.h"
+#include "kernels/cuda/attention_library.h"
 #include "kernels/cuda/ops_cuda.h"
 
 namespace jambalaya::cuda {
@@ -53,8 +54,8 @@ void CudaOps::attention_forward(Context& ctx, const AttentionForward& op) {
   if (op.lse) attention::check_per_query(op.lse, heads, op.o.rows(), "lse");
   check_head_size(heads.size);
   const int64_t tokens = op.docs.tokens;
-  if (tokens == 0) return;
-  const bool mma = mma_takes(heads.size, op.q, op.k, op.v, op.o);
+  if (tokens == 0 || attention_->forward(ctx, op, heads)) return;
+  const bool mma = mma_takes(heads.size, {op.q, op.k, op.v, op.o});
   const int64_t tile = mma ? forward_mma_tile(heads.size, most_tokens(segments)) : general_tile(heads.size);
   const ForwardPlan plan = plan_forward(heads, segments, tile);
   ArenaScope scope(*ctx.scratch);

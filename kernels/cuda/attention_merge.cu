@@ -2,6 +2,7 @@
 // and delta = <dO, O>. Bound by memory. A row (token, head) is worked on by 8 neighbouring threads.
 #include "kernels/cpu/attention_blocks.h"
 #include "kernels/cpu/check.h"
+#include "kernels/cuda/attention_library.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ops_cuda.h"
 #include "kernels/cuda/reduce.h"
@@ -90,7 +91,30 @@ __global__ void __launch_bounds__(kThreads)
   if (row.lane == 0) *own_lse = a == unseen ? b : top + logf(total);
 }
 
+/// to [columns, rows] = from [rows, columns], by squares through shared memory so that both sides are read
+/// and written along their rows.
+__global__ void __launch_bounds__(kThreads)
+    transpose_kernel(const float* from, int64_t from_stride, int64_t rows, int64_t columns, float* to,
+                     int64_t to_stride) {
+  constexpr int kSide = 32, kLines = kThreads / kSide;
+  __shared__ float square[kSide][kSide + 1];
+  const int x = int(threadIdx.x) % kSide, y = int(threadIdx.x) / kSide;
+  const int64_t row = int64_t(blockIdx.x) * kSide, column = int64_t(blockIdx.y) * kSide;
+  for (int i = y; i < kSide; i += kLines)
+    if (row + i < rows && column + x < columns) square[i][x] = from[(row + i) * from_stride + column + x];
+  __syncthreads();
+  for (int i = y; i < kSide; i += kLines)
+    if (column + i < columns && row + x < rows) to[(column + i) * to_stride + row + x] = square[x][i];
+}
+
 }  // namespace
+
+void transpose_statistics(const Context& ctx, const Tensor& statistics, const Tensor& lse) {
+  const int64_t tokens = statistics.rows(), heads = statistics.columns();
+  launch(ctx, "transpose_statistics", transpose_kernel,
+         {dim3(unsigned(div_up(tokens, 32)), unsigned(div_up(heads, 32))), kThreads}, statistics.ptr<float>(),
+         statistics.row_stride, tokens, heads, lse.ptr<float>(), lse.row_stride);
+}
 
 void CudaOps::attention_delta(Context& ctx, const AttentionDelta& op) {
   const Tensor &g = op.d_out, &o = op.o;

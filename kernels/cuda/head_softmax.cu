@@ -102,7 +102,7 @@ __device__ __forceinline__ void clear_row(Act* row, int columns) {
 /// Statistics of one row a block; with Whole also losses and gradients, for which the row is kept: a thread's
 /// first packs in registers, what follows in shared memory. The order of sums is the same either way.
 template <int Warps, class Act, bool Whole>
-__global__ void __launch_bounds__(32 * Warps) softmax_kernel(SoftmaxChunk a) {
+__global__ void __launch_bounds__(32 * Warps, Warps == 16 ? 2 : 1) softmax_kernel(SoftmaxChunk a) {
   constexpr int kStep = 32 * Warps * kPack;
   __shared__ float shared[Warps];
   __shared__ int shared_place[Warps];
@@ -167,7 +167,7 @@ __global__ void losses_kernel(SoftmaxChunk a) {
 /// From the front to the back: an element of the gradient is no wider than the logit it replaces, so writing
 /// stays behind reading; the barrier keeps the block's threads together.
 template <int Warps, class Act>
-__global__ void __launch_bounds__(32 * Warps) gradients_kernel(SoftmaxChunk a) {
+__global__ void __launch_bounds__(32 * Warps, 1) gradients_kernel(SoftmaxChunk a) {
   constexpr int kStep = 32 * Warps * kPack;
   const int64_t row = blockIdx.x;
   const float* const logits = a.logits + row * a.stride;

@@ -70,7 +70,7 @@ __device__ __forceinline__ void store_normed(const float (&x)[N], float rstd, co
 
 /// One block a row of at most P packs a thread.
 template <int P, int Warps, class H, class Y>
-__global__ void __launch_bounds__(32 * Warps) forward_kernel(ForwardArgs a) {
+__global__ void __launch_bounds__(32 * Warps, 1) forward_kernel(ForwardArgs a) {
   __shared__ float shared[Warps];
   const int64_t row = blockIdx.x;
   float x[P][kPack] = {};
@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(32 * Warps) forward_kernel(ForwardArgs a) {
 
 /// One block a row of any width. Every thread reads the second time what it read, or wrote, the first.
 template <int N, int Warps, class H, class Y>
-__global__ void __launch_bounds__(32 * Warps) forward_twice_kernel(ForwardArgs a) {
+__global__ void __launch_bounds__(32 * Warps, 1) forward_twice_kernel(ForwardArgs a) {
   __shared__ float shared[Warps];
   const int64_t row = blockIdx.x;
   float x[N], sum = 0;
@@ -124,9 +124,10 @@ struct BackwardArgs {
 };
 
 /// With q = weight dy and x^ = h rstd: dh += rstd (q - x^ mean(q x^)), dweight = sum over rows of dy x^.
-/// Block b takes rows b, b + blocks, ... and keeps its columns of dweight in registers.
+/// Block b takes rows b, b + blocks, ... and keeps its columns of dweight in registers: at most 64 a thread
+/// for one pack, so that 32 warps fit in a multiprocessor to hide what the reduction waits for.
 template <int P, int Warps, class DY, class H, class DH>
-__global__ void __launch_bounds__(32 * Warps) backward_kernel(BackwardArgs a) {
+__global__ void __launch_bounds__(32 * Warps, P == 1 ? 32 / Warps : 1) backward_kernel(BackwardArgs a) {
   __shared__ float shared[Warps];
   float dweight[P][kPack] = {};
   for (int64_t row = blockIdx.x; row < a.rows; row += gridDim.x) {
@@ -169,7 +170,7 @@ __global__ void __launch_bounds__(32 * Warps) backward_kernel(BackwardArgs a) {
 
 /// Rows of any width; a block adds to its partial sums in memory, every thread to its own columns.
 template <int N, int Warps, class DY, class H, class DH>
-__global__ void __launch_bounds__(32 * Warps) backward_twice_kernel(BackwardArgs a) {
+__global__ void __launch_bounds__(32 * Warps, 32 / Warps) backward_twice_kernel(BackwardArgs a) {
   __shared__ float shared[Warps];
   float* const dweight = a.partial + blockIdx.x * a.columns;
   const int64_t first = threadIdx.x * N, step = 32 * Warps * N;

@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "kernels/cuda/attention_library.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/products.h"
 
@@ -24,7 +25,10 @@ bool blocking() {
 }
 
 CudaOps::CudaOps(const AcceleratorProperties& properties)
-    : name_(cat("cuda (", properties.name, ")")), products_(make_products(properties)) {}
+    : products_(make_products(properties)),
+      attention_(make_attention_library(properties)),
+      name_(cat("cuda (", properties.name, "; products: ", products_->name(),
+                "; attention: ", attention_->status(), ")")) {}
 CudaOps::~CudaOps() = default;
 
 }  // namespace jambalaya::cuda

@@ -9,7 +9,8 @@
 
 namespace jambalaya::cuda {
 
-class Products;  ///< matrix products by the vendor's library (products.h)
+class Products;          ///< matrix products by the vendor's library (products.h)
+class AttentionLibrary;  ///< attention by the vendor's library (attention_library.h)
 
 class CudaOps final : public Ops {
  public:
@@ -55,8 +56,9 @@ class CudaOps final : public Ops {
   void adamw(Context&, const AdamW&) override;
 
  private:
-  std::string name_;  ///< "cuda (NVIDIA H200)"
   std::unique_ptr<Products> products_;
+  std::unique_ptr<AttentionLibrary> attention_;
+  std::string name_;  ///< "cuda (NVIDIA H200; products: cuBLASLt 13.1; attention: cuDNN 9.19.0)"
 };
 
 }  // namespace jambalaya::cuda

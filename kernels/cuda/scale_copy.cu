@@ -40,11 +40,23 @@ void start(const Context& ctx, const ScaleCopy& op) {
 }
 
 template <class From, class To>
-void start(const Context& ctx, const ScaleCopy& op) {
+void start_rows(const Context& ctx, const ScaleCopy& op) {
   if (access_width(op.x.columns(), op.x, op.y) == 8)
     start<8, From, To>(ctx, op);
   else
     start<1, From, To>(ctx, op);
+}
+
+/// Packed tensors are one row, of which the last few elements are copied by themselves.
+template <class From, class To>
+void start(const Context& ctx, ScaleCopy op) {
+  if (!op.x.packed() || !op.y.packed()) return start_rows<From, To>(ctx, op);
+  const int64_t n = op.x.numel(), whole = n / 8 * 8;
+  const Tensor x = make_tensor(op.x.data, op.x.dtype, {1, n}), y = make_tensor(op.y.data, op.y.dtype, {1, n});
+  for (auto [begin, end] : {std::pair{int64_t(0), whole}, {whole, n}}) {
+    op.x = x.slice_columns(begin, end), op.y = y.slice_columns(begin, end);
+    start_rows<From, To>(ctx, op);
+  }
 }
 
 /// One thread an element: sums of losses, a handful.

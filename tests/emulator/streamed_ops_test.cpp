@@ -60,7 +60,18 @@ TEST_F(StreamedOpsTest, what_an_op_finds_wrong_is_told_by_the_next_wait) {
   synchronize(ctx());  // once
 }
 
-/// positions: RoPE of ones by the documents' positions.
+TEST_F(StreamedOpsTest, a_stream_whose_op_failed_can_be_freed) {
+  Context other = ctx();
+  other.stream = accelerator().new_stream();
+  const std::vector<int32_t> values{7};  // pageable: goes through the stream's staging memory
+  const Tensor ids = to_device(other, values, arena_, "ids");
+  const Tensor table = device_tensor({1, 2, 3, 4}, {2, 2}), y = arena_.tensor(DType::f32, {1, 2}, "y");
+  ops().embedding_forward(other, {.ids = ids, .table = table, .y = y});
+  to_device(other, values, arena_, "more");
+  accelerator().free_stream(other.stream);
+}
+
+/// Positions: RoPE of ones by the documents' positions.
 std::vector<float> rotated(Context& ctx, Ops& ops, Arena& arena, const Documents& docs, int64_t tokens) {
   const Tensor x = arena.tensor(DType::f32, {tokens, 2}, "x");
   copy(ctx, make_tensor(std::vector<float>(size_t(2 * tokens), 1.f).data(), {tokens, 2}), x);

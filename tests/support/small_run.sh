@@ -7,6 +7,7 @@ trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$folder"' EXIT
 source "$(dirname "${BASH_SOURCE[0]}")/made_up_data.sh"
 cd "$folder"
 export HOME=${HOME:-$folder}
+export JAMBALAYA_CUDA_LIBRARY=$folder/none  # these tests compute on the CPU, whatever the machine has
 export OMPI_MCA_mpi_yield_when_idle=1  # two ranks may share one core
 if [ "$(id -u)" = 0 ]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi
 

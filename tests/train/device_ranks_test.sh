@@ -76,6 +76,8 @@ choice_of_device() {
     --device cuda --set run.folder=refused
   refused 4 "parallel.transport = nccl cannot be used" "$mpirun" -n 2 --oversubscribe --bind-to none "$jambalaya" train \
     config.yaml --device cuda --set run.folder=refused --set parallel.transport=nccl
+  refused 2 "1 rank on GPU [0-9a-f:.]* (emulated device) of host .* would need [0-9]* MiB" "$jambalaya" train config.yaml \
+    --device cuda --set run.folder=refused --set model.hidden_size=16384 --set model.intermediate_size=65536
   [ ! -e refused/metrics.jsonl ] || fail "a refused run began"
   JAMBALAYA_CUDA_LIBRARY=/nowhere train auto auto 1 --set train.steps=3 || fail "auto without a library ended with $?"
   grep -q "device cpu (not cuda: .*no CUDA library here" auto.log || fail "auto does not say why it is not cuda"
@@ -93,7 +95,7 @@ for device in cpu cuda; do train $device one-$device 1 || fail "one rank on $dev
 same "one rank" one-cpu one-cuda 8
 serving
 choice_of_device
-layout 2 data=2
+JAMBALAYA_EMULATED_DEVICES=1 layout 2 data=2  # both ranks on one GPU
 layout 2 tensor=2
 layout 2 expert=2
 layout 2 context=2

@@ -2,10 +2,14 @@
 // checkpoint goes on wherever it is taken.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdlib>
 
+#include "data/loader.h"
 #include "kernels/cuda_library.h"
+#include "tests/support/counting_accelerator.h"
 #include "tests/support/training_run.h"
+#include "train/run/engine.h"
 
 namespace jambalaya {
 namespace {
@@ -92,6 +96,44 @@ TEST_F(DeviceRun, resume_on_the_device_is_bit_exact) {
   cut.train.steps = last;
   EXPECT_EQ(train(cut), Exit::ok);
   EXPECT_EQ(difference(tensors_of(cut.run.folder, last), tensors_of(whole.run.folder, last)), "");
+}
+
+/// Whatever the micro-batches: the host runs ahead until it needs losses and norm (docs/training.md).
+TEST_F(DeviceRun, a_step_waits_for_the_device_once) {
+  if (!ops_are_the_cpus()) GTEST_SKIP() << "not a matter of the kernels";
+  const std::unique_ptr<Accelerator> device = open_cuda(0);
+  test::CountingAccelerator counting(*device);
+  ThreadPool pool(1);
+  Arena scratch("scratch", int64_t(1) << 33, &counting);
+  Context ctx{.ops = &counting.ops(),
+              .device = Device::cuda,
+              .pool = &pool,
+              .scratch = &scratch,
+              .accelerator = &counting,
+              .stream = counting.compute_stream()};
+  const Config c = config("waits", "cuda");
+  Mesh mesh(make_single_communicator(), Layout{}, {&counting, ctx.stream, counting.new_stream()});
+  Engine engine(mesh, ctx, c.model, Precision::bf16, c.optimizer, 1 << 20);
+  engine.parameters.initialize(1);
+  engine.refresh();
+  const Dataset dataset(data_);
+  Loader loader(dataset.train(), {.seed = 1, .sequence_length = 32, .rows = 2, .chunk = 32});
+  for (size_t micro_batches : {1, 3, 2}) {
+    std::vector<HostBatch> batches;
+    int64_t counted = 0;
+    for (size_t i = 0; i < micro_batches; i++) counted += batches.emplace_back(loader.next()).counted;
+    counting.waits = 0;
+    const StepLosses losses = engine.gradients(batches, counted, 64);
+    EXPECT_TRUE(std::isfinite(losses.loss) && losses.gradient_norm > 0);
+    engine.update(1e-3, losses.gradient_norm);
+    EXPECT_EQ(counting.waits, 1) << micro_batches << " micro-batches";
+  }
+  engine.jamba.telemetry = true;
+  std::vector<HostBatch> batches{loader.next()};
+  counting.waits = 0;
+  engine.gradients(batches, 64, 64);
+  EXPECT_EQ(engine.jamba.layer_telemetry().size(), 3u);
+  EXPECT_EQ(counting.waits, 2) << "one more for the layers' statistics";
 }
 
 }  // namespace

@@ -37,7 +37,8 @@ const HelpText kHelp[] = {
      "`jambalaya train CONFIG --set data.folder=data`."},
     {"train", "Pretrain a model as a config says; alone, or as the ranks of mpirun.",
      R"(  jambalaya train configs/readme.yaml --set train.steps=500
-  mpirun -n 2 --bind-to none jambalaya train configs/readme.yaml --resume auto)",
+  mpirun -n 2 --bind-to none jambalaya train configs/readme.yaml --resume auto
+  mpirun -n 8 --bind-to none jambalaya train configs/readme.yaml --device cuda)",
      "`jambalaya generate` and `jambalaya evaluate` on the run's folder. kill -USR1 saves and leaves with "
      "exit code 75; "
      "start again with --resume auto."},
@@ -79,7 +80,8 @@ const HelpText kHelp[] = {
 Several layouts add in other orders: 1e-6 to 1e-4 in fp32 is rounding and grows with the steps.)"},
     {"inspect", "Show what a checkpoint, a run or a config is: layers, parameters, state.",
      "  jambalaya inspect configs/jamba-v0.1.yaml", "`jambalaya config` prints every value of a config."},
-    {"doctor", "Show what this machine offers (CPU, threads, MPI, memory, disk, limits) and what to change.",
+    {"doctor",
+     "Show what this machine offers (CPU, GPUs, threads, MPI, memory, disk, limits) and what to change.",
      "  jambalaya doctor\n  mpirun -n 2 --bind-to none jambalaya doctor\n"
      "  mpirun -n 4 --bind-to none jambalaya doctor config.yaml --set parallel.tensor=2",
      "follow its advice before a long run."},

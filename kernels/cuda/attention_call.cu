@@ -2,9 +2,17 @@
 
 #include <limits>
 
+#include "kernels/cuda/vector.h"
 #include "kernels/transfer.h"
 
 namespace jambalaya::cuda {
+
+bool mma_takes(int64_t head_size, std::initializer_list<Tensor> operands) {
+  if (operands.begin()->dtype != DType::bf16 || head_size > 256 || head_size % 8 != 0) return false;
+  for (const Tensor& t : operands)
+    if (access_width(head_size, t) != 8) return false;
+  return true;
+}
 
 void check_head_size(int64_t head_size) {
   constexpr int64_t kLargest = 768;  // attention_general.cu in the 163 KB that an sm_80 block can have
