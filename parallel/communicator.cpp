@@ -26,7 +26,7 @@ Communicator::Communicator(std::string name, std::unique_ptr<HostBackend> host)
 Communicator::~Communicator() = default;
 
 void Communicator::attach(const DeviceLink& link, Accelerator::Stream stream) {
-  device_ = std::make_unique<DeviceSide>(link, stream, host_.get(), name_);
+  device_ = std::make_shared<DeviceSide>(link, stream, host_.get(), name_);
 }
 
 bool Communicator::on_device(const Tensor& x) const {

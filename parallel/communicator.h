@@ -54,10 +54,12 @@ class Communicator {
   int size() const { return size_; }
   const std::string& name() const { return name_; }
 
-  /// From now on takes tensors in the memory of link.accelerator too, enqueued on `stream`. link.transport is
-  /// nccl or staged (choose_transport), the same on all ranks. The accelerator and the stream must outlive
-  /// this communicator.
+  /// Collective. From now on takes tensors in the memory of link.accelerator too, enqueued on `stream`.
+  /// link.transport is nccl or staged (choose_transport), the same on all ranks. The accelerator and the
+  /// stream must outlive this communicator.
   void attach(const DeviceLink& link, Accelerator::Stream stream);
+  /// The same by way of `other`, a group of the same ranks that the same thread uses: it costs no memory.
+  void attach(const Communicator& other) { device_ = other.device_; }
 
   /// In place; f32, bf16, f64, i32, i64 or u8. Sums are taken in rank order: the same bits every time. bf16
   /// travels as it is, is added in fp32 and rounded once. NCCL has an order of its own and rounds bf16 at
@@ -108,7 +110,7 @@ class Communicator {
   const char* label_;  ///< the name, for as long as the process lives
   int rank_, size_;
   std::unique_ptr<HostBackend> host_;   ///< null: one rank
-  std::unique_ptr<DeviceSide> device_;  ///< null: host tensors alone
+  std::shared_ptr<DeviceSide> device_;  ///< null: host tensors alone
   int64_t calls_ = 0;
   std::array<CollectiveCount, kCollectives> counts_{};
   std::vector<int64_t> equal_rows_, starts_;  ///< arguments of the general forms

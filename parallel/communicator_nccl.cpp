@@ -15,6 +15,7 @@
 #include <exception>
 #include <mutex>
 
+#include "kernels/trace.h"
 #include "parallel/watchdog.h"
 
 namespace jambalaya {
@@ -125,22 +126,22 @@ class NcclBackend final : public DeviceBackend {
         host_(host),
         accelerator_(accelerator),
         stream_(static_cast<cudaStream_t>(stream)),
-        name_(name) {}
+        name_(trace::intern(name)) {
+    begin();
+  }
   ~NcclBackend() override {
     if (!comm_) return;
     if (std::uncaught_exceptions() > 0) {
       nccl_.comm_abort(comm_);  // what is enqueued may never end
       return;
     }
-    const int slot = Watchdog::instance().begin(
-        {.group = name_.c_str(), .size = size(), .kind = "end of NCCL", .number = 0, .bytes = 0});
+    const Flight flight(*this, "end of NCCL");
     try {
       accelerator_.synchronize(stream_);  // what is enqueued still uses what is about to be freed
     } catch (const std::exception&) {
       // The device is lost, and what was lost with it has been told where it was waited for.
     }
     nccl_.comm_destroy(comm_);
-    Watchdog::instance().end(slot);
   }
 
   void all_reduce(Tensor x, Reduce op) override {
@@ -242,31 +243,40 @@ class NcclBackend final : public DeviceBackend {
     return std::all_of(rows.begin(), rows.end(), [&](int64_t n) { return n == rows[0]; });
   }
 
-  /// The communicator, made with the first call: all ranks of the group make it.
-  ncclComm_t ready() {
+  /// Collective: rank 0's id goes to all.
+  void begin() {
     accelerator_.bind_thread();
-    if (!lost_.empty()) throw Error(Exit::peer_lost, lost_);
-    if (comm_) {
-      ncclResult_t state = ncclSuccess;
-      check(nccl_.comm_error(comm_, &state));
-      check(state);
-      return comm_;
-    }
     ncclUniqueId id{};
     if (rank() == 0) check(nccl_.get_unique_id(&id));
     host_.broadcast(make_tensor(id.internal, DType::u8, {NCCL_UNIQUE_ID_BYTES}), 0);
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 1;
-    config.commName = name_.c_str();
-    ncclComm_t made = nullptr;
-    const ncclResult_t result = nccl_.comm_init(&made, size(), id, rank(), &config);
-    {
-      std::lock_guard lock(mutex_);
-      comm_ = made;
-    }
-    check(result);
+    config.commName = name_;
+    const Flight flight(*this, "begin of NCCL");
+    check(nccl_.comm_init(&comm_, size(), id, rank(), &config));
+  }
+
+  /// The communicator, unless something has gone wrong with it.
+  ncclComm_t ready() {
+    accelerator_.bind_thread();
+    if (!lost_.empty()) throw Error(Exit::peer_lost, lost_);
+    ncclResult_t state = ncclSuccess;
+    check(nccl_.comm_error(comm_, &state));
+    check(state);
     return comm_;
   }
+
+  /// What is no numbered collective and waits for the other ranks all the same, for the watchdog.
+  class Flight {
+   public:
+    Flight(const NcclBackend& b, const char* what)
+        : slot_(Watchdog::instance().begin(
+              {.group = b.name_, .size = b.size(), .kind = what, .number = 0, .bytes = 0})) {}
+    ~Flight() { Watchdog::instance().end(slot_); }
+
+   private:
+    int slot_;
+  };
 
   std::string text_of(ncclResult_t code) const {
     const char* more = comm_ ? nccl_.last_error(comm_) : nullptr;
@@ -290,7 +300,7 @@ class NcclBackend final : public DeviceBackend {
   HostBackend& host_;
   Accelerator& accelerator_;
   cudaStream_t stream_;
-  std::string name_;
+  const char* name_;  ///< for as long as the process lives
   std::mutex mutex_;  ///< of comm_: failure() is another thread's
   ncclComm_t comm_ = nullptr;
   std::string lost_;  ///< why it was given up

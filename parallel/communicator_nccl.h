@@ -13,9 +13,9 @@ namespace jambalaya {
 /// JAMBALAYA_NCCL_LIBRARY names.
 std::string nccl_version(std::string* why = nullptr);
 
-/// One NCCL communicator, made at the first collective: groups that never see a device tensor cost nothing.
-/// `host` carries its id; all arguments must outlive it. Throws Error(layout) where NCCL cannot be used, and
-/// Error(peer_lost) from a collective that NCCL gives up.
+/// One NCCL communicator (collective over `host`, which carries its id). Made before there is anything on the
+/// device that waits for other ranks: making it may wait for the device. All arguments must outlive it.
+/// Throws Error(layout) where NCCL cannot be used, and Error(peer_lost) from a call that NCCL gives up.
 std::unique_ptr<DeviceBackend> make_nccl_backend(HostBackend& host, Accelerator& accelerator,
                                                  Accelerator::Stream stream, const std::string& name);
 

@@ -1,10 +1,52 @@
 #include "parallel/mesh.h"
 
+#include <array>
+#include <map>
 #include <utility>
 
 #include "parallel/hosts.h"
 
 namespace jambalaya {
+
+namespace {
+
+enum Group {
+  tensor,
+  context,
+  data,
+  tokens,
+  experts,
+  expert_data,
+  dense_shard,
+  dense_replicas,
+  expert_shard,
+  expert_replicas,
+  groups
+};
+constexpr const char* kNames[groups] = {"tensor",       "context",        "data",        "tokens",
+                                        "experts",      "expert_data",    "dense_shard", "dense_replicas",
+                                        "expert_shard", "expert_replicas"};
+
+/// The colour of each group that a rank is in: a number that only the group's members share. World order is
+/// the order of the coordinate that varies, in every group.
+std::array<int, groups> colours(const Layout& l, int rank) {
+  const Coordinates at = coordinates(l, rank);
+  const int t = l.tensor, exchange = l.expert * l.expert_tensor, held = rank % exchange;
+  const int token = at.context + l.context * at.data, dense = dense_shard_ranks(l), edp = at.expert_data,
+            experts_shard = expert_shard_ranks(l);
+  return {rank / t,
+          at.tensor + t * at.data,
+          at.tensor + t * at.context,
+          at.tensor,
+          rank / exchange,
+          held,
+          at.tensor + t * (token / dense),
+          at.tensor + t * (token % dense),
+          held + exchange * (edp / experts_shard),
+          held + exchange * (edp % experts_shard)};
+}
+
+}  // namespace
 
 Mesh::Mesh(std::unique_ptr<Communicator> world, const Layout& layout, const DeviceLink& link)
     : world_(std::move(world)),
@@ -12,40 +54,47 @@ Mesh::Mesh(std::unique_ptr<Communicator> world, const Layout& layout, const Devi
       link_(link),
       host_reads_(link.accelerator),
       place_(coordinates(layout_, world_->rank())) {
-  const int t = layout_.tensor, c = layout_.context;
-  const int exchange = layout_.expert * layout_.expert_tensor;
-  const int tp = tensor_rank(), cp = context_rank(), dp = data_rank();
-  // The colour of a group is a number that only its members share; world order is the order of the
-  // coordinate that varies, in every group.
-  tensor_ = world_->split(rank() / t, "tensor");
-  context_ = world_->split(tp + t * dp, "context");
-  data_ = world_->split(tp + t * cp, "data");
-  tokens_ = world_->split(tp, "tokens");
-  experts_ = world_->split(rank() / exchange, "experts");
-  expert_data_ = world_->split(rank() % exchange, "expert_data");
-
-  const int token = cp + c * dp, dense = dense_shard_ranks(layout_);
-  dense_shard_ = world_->split(tp + t * (token / dense), "dense_shard");
-  dense_replicas_ = world_->split(tp + t * (token % dense), "dense_replicas");
-  const int held = rank() % exchange, edp = expert_data_rank(), experts = expert_shard_ranks(layout_);
-  expert_shard_ = world_->split(held + exchange * (edp / experts), "expert_shard");
-  expert_replicas_ = world_->split(held + exchange * (edp % experts), "expert_replicas");
+  const std::array<int, groups> colour = colours(layout_, rank());
+  const auto split = [&](Group g) { return world_->split(colour[g], kNames[g]); };
+  tensor_ = split(Group::tensor);
+  context_ = split(Group::context);
+  data_ = split(Group::data);
+  tokens_ = split(Group::tokens);
+  experts_ = split(Group::experts);
+  expert_data_ = split(Group::expert_data);
+  dense_shard_ = split(Group::dense_shard);
+  dense_replicas_ = split(Group::dense_replicas);
+  expert_shard_ = split(Group::expert_shard);
+  expert_replicas_ = split(Group::expert_replicas);
 
   hosts_ = gather_hosts(*world_);
   warnings_ = placement_warnings(layout_, hosts_);
   if (link_) attach_groups();
 }
 
+/// Groups of one thread that hold the same ranks share what NCCL keeps for a group, hundreds of megabytes.
 void Mesh::attach_groups() {
   std::string note;
   link_.transport = choose_transport(*world_, link_, &note);
   if (!note.empty()) warnings_.push_back(note);
-  for (Communicator* group : {world_.get(), tensor_.get(), context_.get(), data_.get(), tokens_.get(),
-                              experts_.get(), expert_data_.get()})
-    group->attach(link_, link_.compute);
-  for (Communicator* group :
-       {dense_shard_.get(), dense_replicas_.get(), expert_shard_.get(), expert_replicas_.get()})
-    group->attach(link_, link_.communication);
+  Communicator* const all[groups] = {tensor_.get(),         context_.get(),        data_.get(),
+                                     tokens_.get(),         experts_.get(),        expert_data_.get(),
+                                     dense_shard_.get(),    dense_replicas_.get(), expert_shard_.get(),
+                                     expert_replicas_.get()};
+  world_->attach(link_, link_.compute);
+  std::vector<bool> everyone(size_t(size()), true);
+  std::map<std::vector<bool>, Communicator*> computing{{everyone, world_.get()}}, communicating;
+  for (int g = 0; g < groups; g++) {
+    const bool computes = g < Group::dense_shard;
+    std::vector<bool> members;
+    for (int r = 0; r < size(); r++)
+      members.push_back(colours(layout_, r)[size_t(g)] == colours(layout_, rank())[size_t(g)]);
+    const auto [first, is_new] = (computes ? computing : communicating).try_emplace(members, all[g]);
+    if (is_new)
+      all[g]->attach(link_, computes ? link_.compute : link_.communication);
+    else
+      all[g]->attach(*first->second);
+  }
 }
 
 std::vector<std::string> placement_warnings(const Layout& layout, const std::vector<std::string>& hosts) {

@@ -16,6 +16,7 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <mutex>
 #include <stdexcept>
@@ -25,9 +26,11 @@
 #include "kernels/tensor.h"
 #include "parallel/accumulate.h"
 
+/// Messages go between ranks of the world, with a tag for each communicator: two threads cannot make groups
+/// of MPI's at the same time.
 struct ncclComm {
-  MPI_Comm mpi = MPI_COMM_NULL;
-  int rank = 0, size = 0;
+  std::vector<int> members;  // their ranks in the world
+  int tag = 0, rank = 0, size = 0;
   std::atomic<ncclResult_t> error{ncclSuccess};
   std::atomic<bool> aborted{false}, gone{false};
   cudaStream_t stream = nullptr;  // of the last call
@@ -81,11 +84,56 @@ void expect(bool condition, const char* what) {
 
 // ---- moving data, inside of a stream's task ----
 
+/// Messages that are all on their way until finish().
+class Messages {
+ public:
+  explicit Messages(const ncclComm& comm) : comm_(comm) {}
+  void send(const void* data, size_t bytes, int to) {
+    MPI_Isend(data, int(bytes), MPI_BYTE, comm_.members[size_t(to)], comm_.tag, MPI_COMM_WORLD,
+              &requests_.emplace_back());
+  }
+  void receive(void* data, size_t bytes, int from) {
+    MPI_Irecv(data, int(bytes), MPI_BYTE, comm_.members[size_t(from)], comm_.tag, MPI_COMM_WORLD,
+              &requests_.emplace_back());
+  }
+  void finish() {
+    MPI_Waitall(int(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE);
+    requests_.clear();
+  }
+
+ private:
+  const ncclComm& comm_;
+  std::vector<MPI_Request> requests_;
+};
+
+/// all <- `bytes` of every rank.
+void gather_all(const ncclComm& comm, const void* mine, size_t bytes, void* all) {
+  Messages messages(comm);
+  for (int r = 0; r < comm.size; r++) {
+    char* place = static_cast<char*>(all) + size_t(r) * bytes;
+    if (r == comm.rank) {
+      if (place != mine) std::memcpy(place, mine, bytes);
+      continue;
+    }
+    messages.receive(place, bytes, r);
+    messages.send(mine, bytes, r);
+  }
+  messages.finish();
+}
+
+void spread(const ncclComm& comm, void* data, size_t bytes, int root) {
+  Messages messages(comm);
+  for (int r = 0; r < comm.size && comm.rank == root; r++)
+    if (r != root) messages.send(data, bytes, r);
+  if (comm.rank != root) messages.receive(data, bytes, root);
+  messages.finish();
+}
+
 void agree(const ncclComm& comm, const Call& call) {
   const int64_t mine[5] = {int64_t(call.kind), int64_t(call.count), int64_t(call.type), int64_t(call.op),
                            int64_t(call.peer)};
   std::vector<int64_t> all(5 * size_t(comm.size));
-  MPI_Allgather(mine, sizeof mine, MPI_BYTE, all.data(), sizeof mine, MPI_BYTE, comm.mpi);
+  gather_all(comm, mine, sizeof mine, all.data());
   for (size_t i = 0; i < all.size(); i++)
     expect(all[i] == mine[i % 5], "ranks call different collectives, or with different arguments");
 }
@@ -93,9 +141,16 @@ void agree(const ncclComm& comm, const Call& call) {
 /// Sums as over a chain of ranks: in the elements' own type at every hop, so that bf16 is rounded each time.
 void reduce_to(const ncclComm& comm, const Call& call, size_t from, size_t n, int root, void* out) {
   const size_t w = width(call.type);
+  const char* mine = static_cast<const char*>(call.in) + from * w;
   std::vector<char> parts(comm.rank == root ? n * w * size_t(comm.size) : 0);
-  MPI_Gather(static_cast<const char*>(call.in) + from * w, int(n * w), MPI_BYTE, parts.data(), int(n * w),
-             MPI_BYTE, root, comm.mpi);
+  Messages messages(comm);
+  for (int r = 0; r < comm.size && comm.rank == root; r++)
+    if (r == root)
+      std::memcpy(parts.data() + size_t(r) * n * w, mine, n * w);
+    else
+      messages.receive(parts.data() + size_t(r) * n * w, n * w, r);
+  if (comm.rank != root) messages.send(mine, n * w, root);
+  messages.finish();
   if (comm.rank != root) return;
   const auto op = call.op == ncclSum   ? jambalaya::Reduce::sum
                   : call.op == ncclMax ? jambalaya::Reduce::max
@@ -107,11 +162,11 @@ void reduce_to(const ncclComm& comm, const Call& call, size_t from, size_t n, in
 
 void run_collective(const ncclComm& comm, const Call& call) {
   agree(comm, call);
-  const int bytes = int(call.count * width(call.type));
+  const size_t bytes = call.count * width(call.type);
   switch (call.kind) {
     case Kind::all_reduce:
       reduce_to(comm, call, 0, call.count, 0, call.out);
-      MPI_Bcast(call.out, bytes, MPI_BYTE, 0, comm.mpi);
+      spread(comm, call.out, bytes, 0);
       break;
     case Kind::reduce:
       reduce_to(comm, call, 0, call.count, call.peer, call.out);
@@ -120,15 +175,13 @@ void run_collective(const ncclComm& comm, const Call& call) {
       for (int r = 0; r < comm.size; r++)
         reduce_to(comm, call, size_t(r) * call.count, call.count, r, call.out);
       break;
-    case Kind::all_gather: {
-      const bool in_place = call.in == static_cast<char*>(call.out) + comm.rank * bytes;
-      MPI_Allgather(in_place ? MPI_IN_PLACE : call.in, bytes, MPI_BYTE, call.out, bytes, MPI_BYTE, comm.mpi);
+    case Kind::all_gather:
+      gather_all(comm, call.in, bytes, call.out);
       break;
-    }
     case Kind::broadcast:
       if (comm.rank == call.peer && call.in != call.out)
         std::copy_n(static_cast<const char*>(call.in), bytes, static_cast<char*>(call.out));
-      MPI_Bcast(call.out, bytes, MPI_BYTE, call.peer, comm.mpi);
+      spread(comm, call.out, bytes, call.peer);
       break;
     case Kind::send:
     case Kind::receive:
@@ -138,26 +191,25 @@ void run_collective(const ncclComm& comm, const Call& call) {
 
 /// All at once, as NCCL promises. Lengths travel ahead, to be compared.
 void run_messages(const ncclComm& comm, const std::vector<Call>& calls) {
-  std::vector<MPI_Request> requests;
+  Messages messages(comm);
   std::vector<int64_t> lengths(calls.size());
-  for (const int tag : {1, 2}) {
-    for (size_t i = 0; i < calls.size(); i++) {
-      const Call& call = calls[i];
-      const int bytes = int(call.count * width(call.type));
-      if (tag == 1) lengths[i] = bytes;
-      void* data = tag == 1 ? &lengths[i] : call.kind == Kind::send ? const_cast<void*>(call.in) : call.out;
-      const int n = tag == 1 ? int(sizeof(int64_t)) : bytes;
-      if (call.kind == Kind::send)
-        MPI_Isend(data, n, MPI_BYTE, call.peer, tag, comm.mpi, &requests.emplace_back());
-      else
-        MPI_Irecv(data, n, MPI_BYTE, call.peer, tag, comm.mpi, &requests.emplace_back());
-    }
-    MPI_Waitall(int(requests.size()), requests.data(), MPI_STATUSES_IGNORE);
-    requests.clear();
-    for (size_t i = 0; tag == 1 && i < calls.size(); i++)
-      expect(lengths[i] == int64_t(calls[i].count * width(calls[i].type)),
-             "a message is received with another length than it was sent with");
+  for (size_t i = 0; i < calls.size(); i++) {
+    const auto length = lengths[i] = int64_t(calls[i].count * width(calls[i].type));
+    if (calls[i].kind == Kind::send)
+      messages.send(&lengths[i], sizeof length, calls[i].peer);
+    else
+      messages.receive(&lengths[i], sizeof length, calls[i].peer);
   }
+  messages.finish();
+  for (size_t i = 0; i < calls.size(); i++) {
+    const size_t bytes = calls[i].count * width(calls[i].type);
+    expect(lengths[i] == int64_t(bytes), "a message is received with another length than it was sent with");
+    if (calls[i].kind == Kind::send)
+      messages.send(calls[i].in, bytes, calls[i].peer);
+    else
+      messages.receive(calls[i].out, bytes, calls[i].peer);
+  }
+  messages.finish();
 }
 
 struct Task {
@@ -230,33 +282,26 @@ struct Id {
   int root, number;
 };
 
-/// Members tell rank 0 who they are, which tells them all; then they are a group of MPI's.
-MPI_Comm meet(const Id& id, int size, int rank) {
+/// Members tell rank 0 who they are, which tells them all.
+void meet(ncclComm& comm, const Id& id) {
   int me = 0;
   MPI_Comm_rank(MPI_COMM_WORLD, &me);
-  std::vector<int> members(size_t(size), me);
-  const int hello = 2 * id.number, answer = hello + 1;
-  if (rank == 0) {
-    for (int i = 1; i < size; i++) {
+  comm.tag = 1000 + (id.root << 12) + id.number;
+  comm.members.assign(size_t(comm.size), me);
+  int* members = comm.members.data();
+  if (comm.rank == 0) {
+    for (int i = 1; i < comm.size; i++) {
       int pair[2];
-      MPI_Recv(pair, 2, MPI_INT, MPI_ANY_SOURCE, hello, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
-      members[size_t(pair[0])] = pair[1];
+      MPI_Recv(pair, 2, MPI_INT, MPI_ANY_SOURCE, comm.tag, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+      members[pair[0]] = pair[1];
     }
-    for (int i = 1; i < size; i++)
-      MPI_Send(members.data(), size, MPI_INT, members[size_t(i)], answer, MPI_COMM_WORLD);
+    for (int i = 1; i < comm.size; i++)
+      MPI_Send(members, comm.size, MPI_INT, members[i], comm.tag, MPI_COMM_WORLD);
   } else {
-    const int pair[2] = {rank, me};
-    MPI_Send(pair, 2, MPI_INT, id.root, hello, MPI_COMM_WORLD);
-    MPI_Recv(members.data(), size, MPI_INT, id.root, answer, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+    const int pair[2] = {comm.rank, me};
+    MPI_Send(pair, 2, MPI_INT, id.root, comm.tag, MPI_COMM_WORLD);
+    MPI_Recv(members, comm.size, MPI_INT, id.root, comm.tag, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
   }
-  MPI_Group world, ours;
-  MPI_Comm comm;
-  MPI_Comm_group(MPI_COMM_WORLD, &world);
-  MPI_Group_incl(world, size, members.data(), &ours);
-  MPI_Comm_create_group(MPI_COMM_WORLD, ours, id.root * 1024 + id.number, &comm);
-  MPI_Group_free(&ours);
-  MPI_Group_free(&world);
-  return comm;
 }
 
 }  // namespace
@@ -289,7 +334,7 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t* out, int size, ncclUniqueId uniq
   std::copy_n(unique.internal, sizeof id, reinterpret_cast<char*>(&id));
   auto* comm = new ncclComm;
   comm->rank = rank, comm->size = size;
-  comm->mpi = meet(id, size, rank);
+  meet(*comm, id);
   *out = comm;
   return ncclSuccess;
 }
@@ -297,9 +342,6 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm) {
   if (comm->gone) misuse("a communicator is destroyed twice");
   if (comm->stream) cudaStreamSynchronize(comm->stream);
   comm->gone = true;  // its memory stays: a call on it is told from any other
-  int finalized = 0;
-  MPI_Finalized(&finalized);
-  if (!finalized) MPI_Comm_free(&comm->mpi);
   return ncclSuccess;
 }
 ncclResult_t ncclCommAbort(ncclComm_t comm) {

@@ -40,6 +40,11 @@ jambalaya_cuda_ranks_test(parallel_reducer_test RANKS 2 3)
 jambalaya_cuda_ranks_test(parallel_mesh_test RANKS 4)
 jambalaya_cuda_ranks_test(parallel_exchange_test RANKS 2 4)
 if(nccl_library)
+  add_dependencies(parallel_transport_test fake_nccl)
+  add_test(NAME cuda_parallel_transport_test_2_ranks
+    COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} 2 --oversubscribe --bind-to none $<TARGET_FILE:parallel_transport_test>)
+  set_tests_properties(cuda_parallel_transport_test_2_ranks PROPERTIES TIMEOUT 60 LABELS cuda PROCESSORS 2
+    ENVIRONMENT "${mpi_environment};${nccl_library}")
   # Starts ranks of its own, and must not wait for other tests: it has deadlines.
   add_dependencies(parallel_lost_device_test jambalaya_cuda_emulated fake_nccl)
   add_test(NAME cuda_parallel_lost_device_test COMMAND parallel_lost_device_test)

@@ -51,7 +51,7 @@ struct ScanShard {
 
 /// The tensors of one call. Outputs are poisoned, gradients of parameters start at `before` (they are "+=").
 struct ScanCall {
-  static constexpr int64_t kGap = 5;
+  int64_t gap = 5;  ///< between rows; 0 or 8 where kernels are to read several elements at once
   const Scan& in;
   DType act, du_type;
   ScanShard shard;
@@ -60,16 +60,17 @@ struct ScanCall {
   Owned states;
   double before = 1;  ///< gradients of parameters before the call
 
-  ScanCall(const Scan& scan, DType act_type, DType du_dtype, ScanShard part = {})
-      : in(scan),
+  ScanCall(const Scan& scan, DType act_type, DType du_dtype, ScanShard part = {}, int64_t between_rows = 5)
+      : gap(between_rows),
+        in(scan),
         act(act_type),
         du_type(du_dtype),
         shard(std::move(part)),
         u(act, {in.T(), in.E}, in.u),
         s(act, {in.T(), in.E}, in.s),
-        z(act, {in.T(), in.z.empty() ? 0 : in.E}, in.z, kGap),
-        b(DType::f32, {in.T(), in.N}, in.b, kGap),
-        c(DType::f32, {in.T(), in.N}, in.c, kGap),
+        z(act, {in.T(), in.z.empty() ? 0 : in.E}, in.z, gap),
+        b(DType::f32, {in.T(), in.N}, in.b, gap),
+        c(DType::f32, {in.T(), in.N}, in.c, gap),
         a_log(DType::f32, {in.E, in.N}, in.a_log),
         d(DType::f32, {in.E}, in.d),
         dt_bias(DType::f32, {in.E}, in.dt_bias),
@@ -97,7 +98,7 @@ struct ScanCall {
   }
 
   void forward(Backend& cpu, ScanOutputs& out) const {
-    Owned o(act, {in.T(), in.E}, kGap), h_last(DType::f32, {entries(), in.N, in.E}), range(DType::f32, {2});
+    Owned o(act, {in.T(), in.E}, gap), h_last(DType::f32, {entries(), in.N, in.E}), range(DType::f32, {2});
     ScanForward op;
     describe(op);
     op.o = o;
@@ -113,9 +114,9 @@ struct ScanCall {
 
   void backward(Backend& cpu, const Values& d_out, const Values& dh_last, ScanOutputs& out) const {
     const int64_t T = in.T(), E = in.E, N = in.N, S = entries();
-    Owned go(act, {T, E}, d_out, kGap), gh(DType::f32, {dh_last.empty() ? 0 : S, N, E}, dh_last);
-    Owned du(du_type, {T, E}), ds(act, {T, E}), dz(act, {T, in.z.empty() ? 0 : E}, kGap);
-    Owned db(DType::f32, {T, N}, kGap), dc(DType::f32, {T, N});
+    Owned go(act, {T, E}, d_out, gap), gh(DType::f32, {dh_last.empty() ? 0 : S, N, E}, dh_last);
+    Owned du(du_type, {T, E}), ds(act, {T, E}), dz(act, {T, in.z.empty() ? 0 : E}, gap);
+    Owned db(DType::f32, {T, N}, gap), dc(DType::f32, {T, N});
     Owned da_log(DType::f32, {E, N}, Values(size_t(E * N), before));
     Owned dd(DType::f32, {E}, Values(size_t(E), before)),
         ddt_bias(DType::f32, {E}, Values(size_t(E), before)), dh0(DType::f32, {S, N, E});

@@ -29,9 +29,14 @@ struct Group {
   std::vector<Scan> streams;
   DType act;
   Values d_out;
+  int64_t gap;  ///< between rows of tensors
 
-  Group(const Scan& scan, const std::vector<int64_t>& borders, DType type, Values d)
-      : whole(scan), parts(cut_stream(scan.lengths, borders)), act(type), d_out(std::move(d)) {
+  Group(const Scan& scan, const std::vector<int64_t>& borders, DType type, Values d, int64_t between_rows = 5)
+      : whole(scan),
+        parts(cut_stream(scan.lengths, borders)),
+        act(type),
+        d_out(std::move(d)),
+        gap(between_rows) {
     for (const ShardOfStream& shard : parts) {
       Scan in = whole;
       const int64_t t = shard.begin, n = shard.tokens();
@@ -51,7 +56,7 @@ struct Group {
   }
 
   Carry carry(Backend& cpu, size_t r) const {
-    const ScanCall call(streams[r], act, DType::f32, shard(r));
+    const ScanCall call(streams[r], act, DType::f32, shard(r), gap);
     const int64_t N = whole.N, E = whole.E;
     Owned h_end(DType::f32, {N, E}), decay(DType::f32, {N, E}), dh0(DType::f32, {N, E});
     cpu->scan_carry_forward(cpu, {.u = call.u,
@@ -62,7 +67,7 @@ struct Group {
                                   .docs = call.docs.view(),
                                   .h_end = h_end,
                                   .decay = decay});
-    const Owned go(act, {streams[r].T(), E}, own_d_out(r), 3);
+    const Owned go(act, {streams[r].T(), E}, own_d_out(r), gap);
     ScanCarryBackward op{.d_out = go, .s = call.s};
     if (!streams[r].z.empty()) op.z = call.z;
     op.c = call.c;
@@ -157,18 +162,27 @@ TEST(scan_shards, carried_states_make_shards_equal_the_whole_stream) {
 }
 
 TEST(scan_shards, carries_agree_with_float64) {
+  struct Case {
+    int64_t E, N, T, gap;
+  };
   for (const auto& isa : isas_of_this_machine())
-    for (auto [E, N] : {std::pair<int64_t, int64_t>{48, 16}, {37, 5}, {1, 1}, {19, 40}}) {
+    for (auto [E, N, T, gap] : {Case{48, 16, 200, 5},
+                                {37, 5, 200, 5},
+                                {1, 1, 200, 5},
+                                {19, 40, 200, 5},
+                                {48, 16, 75, 8},
+                                {24, 16, 1100, 0},
+                                {5, 17, 700, 5}}) {
       Backend cpu(isa, 2);
-      SCOPED_TRACE(cat(isa, " E ", E, " N ", N));
-      const Scan in = make_scan(E, N, {200}, {true, false});
-      const Values d_out = Owned(DType::f32, {200, E}, normal(200 * E, 20)).values();
-      const Carry got = Group(in, {}, DType::f32, d_out).carry(cpu, 0);
+      SCOPED_TRACE(cat(isa, " E ", E, " N ", N, " T ", T));
+      const Scan in = make_scan(E, N, {T}, {true, false});
+      const Values d_out = Owned(DType::f32, {T, E}, normal(T * E, 20)).values();
+      const Carry got = Group(in, {}, DType::f32, d_out, gap).carry(cpu, 0);
       const auto want = reference::scan_forward(in);
       Values decay(size_t(N * E));
       for (int64_t e = 0; e < E; e++) {
         double sum = 0;
-        for (int64_t t = 0; t < 200; t++) sum += want.delta[size_t(t * E + e)];
+        for (int64_t t = 0; t < T; t++) sum += want.delta[size_t(t * E + e)];
         for (int64_t n = 0; n < N; n++)
           decay[size_t(n * E + e)] = std::exp(-std::exp(in.a_log[size_t(e * N + n)]) * sum);
       }

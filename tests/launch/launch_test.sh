@@ -118,6 +118,27 @@ words_of_mpirun() {
   done
 }
 
+one_rank_for_each_gpu() {
+  printf 'a slots=96\nb\n' >hosts
+  local dry=("$tree/scripts/launch" --jambalaya ./jambalaya --dry-run --gpus-per-node 8) line
+  line=$(NCCL_DEBUG=WARN JAMBALAYA_ISA=avx2 JAMBALAYA_LAUNCH=x "${dry[@]}" --hostfile hosts --interface eth0 config.yaml)
+  for part in ' -n 16 ' ' --bind-to none --map-by ppr:8:node ' ' -x JAMBALAYA_ISA -x NCCL_DEBUG ' \
+    ' -x NCCL_SOCKET_IFNAME=eth0 ' ' --hostfile hosts ' ' --mca btl_tcp_if_include eth0 '; do
+    case $line in *"$part"*) ;; *) fail "mpirun was not given: $part, but $line" ;; esac
+  done
+  case $line in *JAMBALAYA_LAUNCH*) fail "handed on what is for this script" ;; esac
+  line=$("${dry[@]}" --host a,b:2,c --interface 10.0.0.0/24 config.yaml)
+  case $line in *' -n 24 '*' --host a:8,b:8,c:8 '*) ;; *) fail "hosts in one word: $line" ;; esac
+  case $line in *NCCL_SOCKET_IFNAME*) fail "NCCL was given a range of addresses" ;; esac
+  line=$(NCCL_SOCKET_IFNAME=ib0 "${dry[@]}" --host a --interface eth0 config.yaml)
+  case $line in *' -x NCCL_SOCKET_IFNAME '*) ;; *) fail "the interface of the environment does not win: $line" ;; esac
+  "${dry[@]}" config.yaml | grep -q -- ' -n 8 ' || fail "this host alone"
+  SLURM_JOB_NUM_NODES=4 "${dry[@]}" config.yaml | grep -q -- ' -n 32 ' || fail "the hosts of a Slurm job"
+  code=0
+  "${dry[@]}" --ranks 12 --hostfile hosts config.yaml >/dev/null 2>said || code=$?
+  [ $code -eq 2 ] || fail "12 ranks on 16 GPUs: ended with $code, not 2"
+}
+
 a_wrong_config_starts_nothing() {
   rm -f runs
   code=0
@@ -176,6 +197,9 @@ a_slurm_job_saves_and_queues_again() {
   [ "$code $count" = "75 1" ] || fail "ended with $code after $count runs"
   [ "$(cat requeued)" = "requeue 17" ] || fail "the job was not queued again"
   rm requeued runs
+  echo 0 >codes
+  SLURM_GPUS_PER_NODE=h200:8 SLURM_JOB_NUM_NODES=2 "${job[@]}" >out 2>said || fail "a job with GPUs failed"
+  tr '\n' ' ' <words | grep -q -- '^-n 16 .*ppr:8:node' || fail "GPUs of a job: mpirun $(cat words)"
   for end in 0 5 143; do
     echo $end >codes
     code=0
@@ -184,7 +208,7 @@ a_slurm_job_saves_and_queues_again() {
   done
 }
 
-for check in restarts_by_code restarts_have_a_limit words_of_mpirun a_wrong_config_starts_nothing \
+for check in restarts_by_code restarts_have_a_limit words_of_mpirun one_rank_for_each_gpu a_wrong_config_starts_nothing \
   flight_records_become_a_table an_mpirun_that_cannot_end_is_ended a_signal_saves_and_starts_nothing_again \
   a_slurm_job_saves_and_queues_again; do
   $check

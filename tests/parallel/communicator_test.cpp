@@ -304,6 +304,26 @@ TEST(Communicator, broadcast_from_every_root) {
   }
 }
 
+TEST(Communicator, calls_follow_each_other_without_being_waited_for) {
+  const int ranks = world().size(), n = 1000;
+  Placed<float> sum(contribution<float>(world().rank(), n)), all(std::vector<float>(size_t(n * ranks), 0.0f));
+  std::vector<std::unique_ptr<Placed<float>>> sent;
+  for (int i = 0; i < 6; i++) {
+    sent.push_back(std::make_unique<Placed<float>>(contribution<float>(world().rank(), n, uint64_t(i))));
+    world().broadcast(sent.back()->tensor(), i / 3 % ranks);
+  }
+  world().all_reduce(sum.tensor());
+  world().all_gather(sum.tensor(), all.tensor());
+  world().reduce_scatter(all.tensor(), sum.tensor());
+  for (int i = 0; i < 6; i++)
+    EXPECT_TRUE(same_bits(sent[size_t(i)]->values(), contribution<float>(i / 3 % ranks, n, uint64_t(i))))
+        << i;
+  std::vector<float> want = serial<float>(Reduce::sum, ranks, n), once = want;
+  for (int r = 1; r < ranks; r++)
+    for (size_t i = 0; i < want.size(); i++) want[i] += once[i];
+  EXPECT_TRUE(same_bits(sum.values(), want));
+}
+
 TEST(Communicator, groups_are_of_one_colour_in_rank_order) {
   const int color = world().rank() % 2;
   std::unique_ptr<Communicator> group = make_group(color, "parity");
@@ -374,16 +394,20 @@ TEST(Communicator, two_threads_use_two_groups_at_the_same_time) {
   std::unique_ptr<Communicator> one = make_group(0, "one", false), two = make_group(0, "two");
   const int64_t n = 30000;
   const std::vector<float> want = serial<float>(Reduce::sum, world().size(), n);
-  const auto work = [&](Communicator& group, bool computes, int64_t& wrong) {
+  const std::vector<float> mine = contribution<float>(world().rank(), n);
+  // Memory comes and goes outside of the threads: freeing it waits for the whole device, and so for other
+  // ranks.
+  Placed<float> there(mine, false), here(mine);
+  const auto work = [&](Communicator& group, Placed<float>& x, int64_t& wrong) {
     for (int i = 0; i < 30; i++) {
-      Placed<float> x(contribution<float>(world().rank(), n), computes);
+      x.assign(mine);
       group.all_reduce(x.tensor());
       wrong += !same_bits(x.values(), want);
     }
   };
   int64_t wrong_there = 0, wrong_here = 0;
-  std::thread other([&] { work(*one, false, wrong_there); });
-  work(*two, true, wrong_here);
+  std::thread other([&] { work(*one, there, wrong_there); });
+  work(*two, here, wrong_here);
   other.join();
   EXPECT_EQ(wrong_there + wrong_here, 0);
 }
