@@ -7,8 +7,8 @@
 namespace jambalaya {
 
 /// to <- from: one dtype and shape, rows may be strided, memory of any device. With Device::cuda the copy is
-/// enqueued; host memory that is read may be changed at once, host memory that is written is whole after
-/// synchronize().
+/// enqueued; pageable host memory that is read may be changed at once, page-locked memory and host memory
+/// that is written only after synchronize().
 void copy(const Context& ctx, const Tensor& from, const Tensor& to);
 /// All bytes zero; rows may be strided. Enqueued with Device::cuda.
 void clear(const Context& ctx, const Tensor& x);

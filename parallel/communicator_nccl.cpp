@@ -136,6 +136,11 @@ class NcclBackend final : public DeviceBackend {
       return;
     }
     const Flight flight(*this, "end of NCCL");
+    try {
+      accelerator_.synchronize(stream_);  // what is enqueued still uses what is about to be freed
+    } catch (const std::exception&) {
+      // The device is lost, and what was lost with it has been told where it was waited for.
+    }
     nccl_.comm_destroy(comm_);
   }
 

@@ -52,12 +52,20 @@ class DeviceSide::Mark final : public Watchdog::Pending {
  public:
   Mark(std::shared_ptr<State> state, Accelerator::Event event) : state_(std::move(state)), event_(event) {}
   ~Mark() override { state_->give_back(event_); }
-  bool done() override { return state_->reached(event_); }
-  std::string failure() override { return state_->failure(); }
+  bool done() override {
+    try {
+      return state_->reached(event_);
+    } catch (const std::exception& e) {  // a kernel failed; nobody catches on the watchdog's thread
+      lost_ = e.what();
+      return false;
+    }
+  }
+  std::string failure() override { return lost_.empty() ? state_->failure() : lost_; }
 
  private:
   std::shared_ptr<State> state_;
   Accelerator::Event event_;
+  std::string lost_;  ///< why the device will not get there
 };
 
 DeviceSide::DeviceSide(const DeviceLink& link, Accelerator::Stream stream, HostBackend* host,
