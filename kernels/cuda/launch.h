@@ -22,6 +22,9 @@ struct Shape {
   size_t shared_bytes = 0;  ///< dynamic; see dynamic_shared()
 };
 
+/// Bytes of shared memory that a block can have (compute capability 9.0; 8.0 has 163 KiB).
+constexpr size_t kMostShared = size_t(227) << 10;
+
 /// True with JAMBALAYA_CUDA_BLOCKING=1: every launch waits for its end, so that a failure is told by the
 /// kernel that caused it.
 bool blocking();
@@ -35,6 +38,11 @@ void launch(const Context& ctx, const char* name, void (*kernel)(Params...), con
             Args&&... args) {
   static_assert(sizeof...(Params) == sizeof...(Args));
   if (int64_t(shape.grid.x) * shape.grid.y * shape.grid.z == 0) return;
+  if (shape.shared_bytes > kMostShared)
+    throw Error(Exit::usage,
+                cat("CUDA kernel ", name, " needs ", shape.shared_bytes,
+                    " bytes of shared memory for these shapes, a block has at most ", kMostShared,
+                    ": use fewer states, experts or a smaller head size, or run.device = cpu"));
 #ifdef JAMBALAYA_EMULATED_CUDA
   emulator::launch(stream_of(ctx), name, shape.grid, shape.block, shape.shared_bytes, kernel,
                    std::tuple<std::decay_t<Params>...>(std::forward<Args>(args)...));
