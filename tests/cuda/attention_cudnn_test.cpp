@@ -1,5 +1,6 @@
 // The plans of attention by cuDNN, asked for by the function that builds them for execution: has cuDNN a
 // kernel for each on an sm_90 GPU? Needs cuDNN and a libcuda (the toolkit's stub will do), but no GPU.
+#include <dlfcn.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -36,11 +37,8 @@ AttentionPlanKey plan(int64_t documents, int64_t longest, int64_t heads, int64_t
 class CudnnPlans : public testing::Test {
  protected:
   void SetUp() override {
-    try {
-      why_unsupported(plan(1, 64, 1, 1, 64), h200(), 90);
-    } catch (const Error& e) {
-      GTEST_SKIP() << e.what();
-    }
+    // The one reason to skip: headers without the library. A plan that cannot be described is a failure.
+    if (!dlopen("libcudnn.so.9", RTLD_NOW)) GTEST_SKIP() << dlerror();
   }
   static std::string refusal(const AttentionPlanKey& key) { return why_unsupported(key, h200(), 90); }
 };
