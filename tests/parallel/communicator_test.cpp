@@ -3,6 +3,7 @@
 // (tests/emulator).
 #include "parallel/communicator.h"
 
+#include <dlfcn.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -232,6 +233,37 @@ TEST(Communicator, the_same_rows_can_go_to_several_ranks) {
   EXPECT_TRUE(same_bits(out.values(), want));
 }
 
+/// How often the made-up NCCL (tests/emulator) was asked for a whole all-to-all; -1 for one that has none, or
+/// where nothing of it is loaded.
+int nccl_all_to_alls() {
+  const char* path = std::getenv("JAMBALAYA_NCCL_LIBRARY");
+  void* library = path && test::uses_nccl() ? dlopen(path, RTLD_NOW | RTLD_NOLOAD) : nullptr;
+  if (!library || !dlsym(library, "ncclAlltoAll")) return -1;
+  return reinterpret_cast<int (*)()>(dlsym(library, "fake_nccl_all_to_alls"))();
+}
+
+TEST(Communicator, all_to_all_of_equal_blocks) {
+  const int ranks = world().size(), rank = world().rank();
+  const int before = nccl_all_to_alls();
+  // On either side of what MPI does in one call, 16 KiB.
+  for (int64_t n : {0, 1, 3, 5000}) {
+    std::vector<float> in, want;
+    for (int r = 0; r < ranks; r++)
+      for (int64_t i = 0; i < n; i++) {
+        in.push_back(element<float>(rank, i, uint64_t(r)));
+        want.push_back(element<float>(r, i, uint64_t(rank)));
+      }
+    Placed<float> from(in), to(std::vector<float>(in.size(), -1));
+    const int64_t sent = world().count(Collective::all_to_all).bytes;
+    world().all_to_all(from.tensor({ranks, n}), to.tensor({ranks, n}));
+    EXPECT_EQ(world().count(Collective::all_to_all).bytes - sent, 4 * n * (ranks - 1));
+    EXPECT_EQ(to.values(), want) << n << " elements for each rank";
+    EXPECT_EQ(from.values(), in);
+  }
+  // One call each, but for no rows.
+  EXPECT_EQ(nccl_all_to_alls(), before < 0 || ranks == 1 ? before : before + 3);
+}
+
 TEST(Communicator, shift_sends_to_the_right) {
   const int ranks = world().size(), left = (world().rank() + ranks - 1) % ranks;
   // Rank r has r rows; rank 0 sends none.
@@ -424,6 +456,8 @@ TEST(Communicator, shapes_that_do_not_fit_are_refused_before_anything_is_sent) {
   EXPECT_THROW(world().reduce_scatter_rows(all, make_tensor(a.data(), {8}), nine), std::exception);
   EXPECT_THROW(world().all_to_all(all, nine, all, eight), std::exception);
   EXPECT_THROW(world().all_to_all(make_tensor(a.data(), {8}), nine, eight, all, eight), std::exception);
+  EXPECT_THROW(world().all_to_all(all, make_tensor(a.data(), {7})), std::exception);
+  EXPECT_THROW(world().all_to_all(all, all), std::exception) << "in place";
   EXPECT_THROW(world().broadcast(all, world().size()), std::exception);
   uint16_t bits = 0;
   EXPECT_THROW(world().all_reduce(make_tensor(&bits, {1})), std::exception);
