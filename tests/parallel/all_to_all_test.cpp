@@ -95,4 +95,6 @@ TEST(AllToAll, of_equal_blocks) {
 }  // namespace
 }  // namespace jambalaya
 
-int main(int argc, char** argv) { return jambalaya::test::run_ranks(argc, argv); }
+int main(int argc, char** argv) {
+  return jambalaya::test::run_ranks(argc, argv, jambalaya::test::attach_world);
+}
