@@ -95,8 +95,9 @@ class CudaAccelerator final : public Accelerator {
     // The last user may still be under way; its error is told by the next call that can fail.
     cudaSetDevice(device_);
     cudaDeviceSynchronize();
+    decltype(ranges_)::node_type range;  // gives its memory back without the lock
     std::lock_guard lock(mutex_);
-    ranges_.erase(base);
+    range = ranges_.extract(base);
   }
   void* pinned(int64_t bytes) override {
     bind_thread();
@@ -129,10 +130,12 @@ class CudaAccelerator final : public Accelerator {
     return stream;
   }
   void free_stream(Stream stream) override {
+    decltype(staging_)::node_type staging;
     {
       std::lock_guard lock(mutex_);
-      staging_.erase(stream);
+      staging = staging_.extract(stream);
     }
+    staging = {};  // waits for the device
     cudaStreamDestroy(as_stream(stream));
   }
   Event new_event() override {
