@@ -2,6 +2,7 @@
 
 #include <cuda_runtime.h>
 
+#include <cstdlib>
 #include <map>
 #include <mutex>
 
@@ -61,6 +62,7 @@ class CudaAccelerator final : public Accelerator {
                                    properties_.minor, "): configure it with -DJAMBALAYA_CUDA_ARCHITECTURES=",
                                    properties_.major, properties_.minor));
     compute_ = new_stream();
+    staging(compute_).prepare();
     ops_ = make_ops(properties_);
   }
   ~CudaAccelerator() override {
@@ -221,7 +223,16 @@ class CudaAccelerator final : public Accelerator {
 
 }  // namespace
 
+/// Before the first call of CUDA: all kernels are loaded when it starts, not each at its first launch. A load
+/// may wait for the whole device, where a collective may be waiting for another rank, which waits in a load
+/// of its own for another collective. Who sets the variable has the last word.
+static void load_kernels_early() {
+  static const int once = setenv("CUDA_MODULE_LOADING", "EAGER", 0);
+  JAMBALAYA_CHECK(once == 0);
+}
+
 int count_devices(std::string* why) {
+  load_kernels_early();
   int count = 0;
   const cudaError_t code = cudaGetDeviceCount(&count);
   if (code == cudaSuccess && count > 0) return count;
