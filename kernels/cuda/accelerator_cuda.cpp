@@ -221,15 +221,15 @@ class CudaAccelerator final : public Accelerator {
   std::map<Stream, Staging> staging_;
 };
 
-}  // namespace
-
 /// Before the first call of CUDA: all kernels are loaded when it starts, not each at its first launch. A load
 /// may wait for the whole device, where a collective may be waiting for another rank, which waits in a load
 /// of its own for another collective. Who sets the variable has the last word.
-static void load_kernels_early() {
+void load_kernels_early() {
   static const int once = setenv("CUDA_MODULE_LOADING", "EAGER", 0);
   JAMBALAYA_CHECK(once == 0);
 }
+
+}  // namespace
 
 int count_devices(std::string* why) {
   load_kernels_early();

@@ -22,7 +22,9 @@ TEST(AttentionRefusal, is_told_once_and_in_the_name_of_the_ops_and_our_own_kerne
   testing::internal::CaptureStderr();
   call.forward(*ctx);
   const std::string told = testing::internal::GetCapturedStderr();
-  EXPECT_EQ(told, "cuDNN 9.19.0 refuses an attention call, which our own kernels take: cudnnCreate fails\n");
+  EXPECT_TRUE(
+      contains(told, "cuDNN 9.19.0 refuses an attention call, which our own kernels take: cudnnCreate"))
+      << told;
   reference::Values o, lse;
   sizes.reference().forward(values(call.q()), values(call.k()), values(call.v()), o, lse);
   EXPECT_LE(relative_l2(call.o, o), 6e-3);
@@ -30,7 +32,7 @@ TEST(AttentionRefusal, is_told_once_and_in_the_name_of_the_ops_and_our_own_kerne
   AttentionCall another({4, 2, 32, {30}}, DType::bf16);
   testing::internal::CaptureStderr();
   another.forward(*ctx);
-  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+  EXPECT_FALSE(contains(testing::internal::GetCapturedStderr(), "refuses"));
   const std::string after = (*ctx)->name();
   EXPECT_TRUE(contains(after, "attention: cuDNN 9.19.0; own kernels where it refuses (cudnnCreate fails)"))
       << after;
