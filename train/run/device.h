@@ -11,9 +11,9 @@ namespace jambalaya {
 
 struct ComputeDevice {
   std::unique_ptr<Accelerator> accelerator;  ///< null: the CPU
-  std::string text =
-      "cpu";            ///< for people: "cpu (not cuda: no CUDA library here ...)", "cuda: NVIDIA H200 ..."
-  std::string warning;  ///< why a GPU that is there is not used, "" where there is nothing to say
+  /// For people: "cpu (not cuda: no CUDA library here ...)", "cuda: NVIDIA H200 (...)".
+  std::string text = "cpu";
+  std::string warning;  ///< why a GPU that is there is not used; "" where there is nothing to say
   /// By rank, equal for ranks that share it: the memory that its tensors lie in. "host a", "GPU 0000:1b:00.0
   /// (NVIDIA H200) of host a".
   std::vector<std::string> memories;
