@@ -99,6 +99,11 @@ choice_of_device() {
   grep -q "^gpu  *none: no CUDA library here" doctor.log || fail "doctor does not say why there is no GPU"
   "$jambalaya" doctor >doctor.log 2>&1 || fail "doctor ended with $?"
   grep -q "^gpu 0 .*compute capability" doctor.log || fail "doctor does not show the GPU"
+  grep -q "^environment JAMBALAYA_CUDA_LIBRARY=" doctor.log || fail "doctor does not show the library's variable"
+  if grep -q "^environment CUDA_MODULE_LOADING" doctor.log; then fail "doctor shows what nobody set"; fi
+  JAMBALAYA_ISA=avx9 "$jambalaya" doctor >isa.log 2>&1 || fail "doctor ended with $?"
+  grep -q "^advice  *JAMBALAYA_ISA=avx9: not an" isa.log || fail "doctor does not name the variable"
+  if grep -q "this CPU has no AVX-512" isa.log; then fail "doctor judges the CPU by a wrong variable"; fi
   echo "devices are chosen and refused as documented"
 }
 

@@ -179,7 +179,7 @@ void advise_on_machine(Findings& f) {
   const int64_t memory =
       m.memory_limit == kUnlimited ? m.memory_available : std::min(m.memory_limit, m.memory_available);
   const auto cores = int(m.allowed.size());
-  if (f.instruction_set.find("avx512") == std::string::npos &&
+  if (f.instruction_set != "none" && f.instruction_set.find("avx512") == std::string::npos &&
       f.instruction_set.find("amx") == std::string::npos)
     f.advice.push_back(
         "this CPU has no AVX-512: everything works, at about half the speed, and bf16 brings no gain");
@@ -206,6 +206,7 @@ void advise_on_machine(Findings& f) {
 
 Findings examine(const DoctorOptions& options) {
   Findings f;
+  f.environment = known_environment();  // CUDA is going to add to it
   f.machine = look_at_machine();
   f.mpi = mpi_library_version();
   f.hdf5 = hdf5_version();

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/accelerator.h"
@@ -34,6 +35,7 @@ struct Findings {
   std::string cuda_library;           ///< what it holds; "" without one
   std::string transport;              ///< of tensors between these ranks
   Layout layout;                      ///< of these ranks, data filled in
+  std::vector<std::pair<std::string, std::string>> environment;  ///< as the process was started
   std::vector<std::string> advice;
 };
 

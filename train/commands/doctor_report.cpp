@@ -102,7 +102,7 @@ Json as_json(const Findings& f) {
   root.set("transport", f.transport.empty() ? Json() : Json(f.transport));
   root.set("ranks", ranks_as_json(f));
   Json environment = Json::make_object();
-  for (const auto& [name, value] : known_environment()) environment.set(name, value);
+  for (const auto& [name, value] : f.environment) environment.set(name, value);
   root.set("environment", std::move(environment));
   Json advice = Json::make_array();
   for (const auto& line : f.advice) advice.array.emplace_back(line);
@@ -147,7 +147,7 @@ std::string as_text(const Findings& f) {
     line(cat("rank ", i), cat("host ", f.ranks[i].host, ", cores ", f.ranks[i].cores, ", ", f.ranks[i].device,
                               ", ", f.ranks[i].threads, f.ranks[i].threads == 1 ? " thread; " : " threads; ",
                               place_text(f.layout, int(i))));
-  for (const auto& [name, value] : known_environment()) line("environment", cat(name, "=", value));
+  for (const auto& [name, value] : f.environment) line("environment", cat(name, "=", value));
   for (const auto& advice : f.advice) line("advice", advice);
   if (f.advice.empty()) line("advice", "nothing to change");
   return text;
