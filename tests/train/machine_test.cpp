@@ -1,5 +1,5 @@
 // What `jambalaya doctor` tells of the machine.
-#include "train/commands/machine.h"
+#include "train/machine.h"
 
 #include <gtest/gtest.h>
 

@@ -1,7 +1,5 @@
 // jambalaya doctor: what this machine offers, how the ranks lie on it, and what to change. Under mpirun all
 // ranks take part and rank 0 shows.
-#include <H5public.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -66,11 +64,6 @@ std::vector<Findings::Rank> gather_ranks(Communicator& world, const Findings::Ra
   for (const auto& record : all)
     ranks.push_back({record.host, record.cores, record.count, record.threads, record.gpus});
   return ranks;
-}
-
-std::string hdf5_version() {
-  unsigned major = 0, minor = 0, release = 0;
-  return H5get_libversion(&major, &minor, &release) >= 0 ? cat(major, ".", minor, ".", release) : "";
 }
 
 /// As choose_device (train/run/device.h) would: the n-th rank of a host on its n-th GPU.

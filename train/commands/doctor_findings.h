@@ -7,8 +7,8 @@
 
 #include "kernels/accelerator.h"
 #include "parallel/layout.h"
-#include "train/commands/machine.h"
 #include "train/json.h"
+#include "train/machine.h"
 
 namespace jambalaya {
 

@@ -1,5 +1,6 @@
-#include "train/commands/machine.h"
+#include "train/machine.h"
 
+#include <H5public.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -126,6 +127,11 @@ std::vector<std::pair<std::string, std::string>> known_environment() {
       found[name] = text.substr(std::min(text.size(), name.size() + 1));
   }
   return {found.begin(), found.end()};
+}
+
+std::string hdf5_version() {
+  unsigned major = 0, minor = 0, release = 0;
+  return H5get_libversion(&major, &minor, &release) >= 0 ? cat(major, ".", minor, ".", release) : "";
 }
 
 std::string memory_text(int64_t bytes) { return bytes == kUnlimited ? "unlimited" : byte_text(bytes); }
