@@ -16,7 +16,7 @@ constexpr int kMaxDepth = 32;
 
 class Reader : TokenizerJsonChecks {
  public:
-  explicit Reader(const std::string& origin) : TokenizerJsonChecks(origin), origin_(origin) {}
+  explicit Reader(const std::string& origin) : TokenizerJsonChecks(origin) {}
 
   BpeModel read(std::string_view text) {
     json root = parse(text);
@@ -180,7 +180,6 @@ class Reader : TokenizerJsonChecks {
       if (!used_[id]) refuse(cat("no token has id ", id, ": ids must be dense from 0 to ", used_.size() - 1));
   }
 
-  const std::string& origin_;
   BpeModel model_;
   std::vector<bool> used_;
   std::unordered_map<std::string, uint32_t> ids_;

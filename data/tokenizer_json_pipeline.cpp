@@ -1,6 +1,10 @@
 // The parts of a tokenizer.json around the model: normalizer, pre-tokenizer, decoder, post-processor.
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
 #include "data/pretokenize.h"
 #include "data/tokenizer_json_checks.h"
+#include "kernels/error.h"
 
 namespace jambalaya {
 namespace {
