@@ -208,6 +208,14 @@ struct AttentionBackward {
   bool accumulate = false;
 };
 
+/// Generation: what each sequence has just said joins its cache. Sequence s has the rows [s L, (s + 1) L) of
+/// the caches; row first_position[s] + i of these = row offsets[s] + i of keys (values), bit for bit.
+struct CacheAppend {
+  Tensor keys, values;            ///< act [T, G*C] (rows may be strided)
+  Tensor key_cache, value_cache;  ///< act [S * L, G*C]
+  Documents docs;                 ///< segment s is sequence s; its end, first_position included, is at most L
+};
+
 // ---- feed-forward and experts ----------------------------------------------------------------------------
 
 /// h = SiLU(gate) * up (Shazeer 2020).
@@ -362,6 +370,7 @@ class Ops {
   virtual void attention_merge(Context&, const AttentionMerge&) = 0;
   virtual void attention_delta(Context&, const AttentionDelta&) = 0;
   virtual void attention_backward(Context&, const AttentionBackward&) = 0;
+  virtual void cache_append(Context&, const CacheAppend&) = 0;
   virtual void swiglu_forward(Context&, const SwigluForward&) = 0;
   virtual void swiglu_backward(Context&, const SwigluBackward&) = 0;
   virtual void router_forward(Context&, const RouterForward&) = 0;
