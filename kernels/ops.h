@@ -76,8 +76,8 @@ struct EmbeddingBackward {
 /// their losses, nll and correct come out whole, with the same bits; dh is this part's share of a sum over
 /// parts, dw belongs to this part's rows.
 ///
-/// Targets at or beyond the vocabulary fail; on a device their nll is NaN. There `combine` is called for every
-/// chunk, since the host does not know whether it has a counted token, and only enqueues.
+/// Targets at or beyond the vocabulary fail; on a device their nll is NaN. There `combine` is called for
+/// every chunk, since the host does not know whether it has a counted token, and only enqueues.
 struct HeadLoss {
   Tensor h;        ///< act [T, D], final hidden states (normed)
   Tensor w;        ///< act [V, D]

@@ -1,7 +1,7 @@
 // The CPU backend's class. Its methods are defined in the rooms beside this file: gemm.cpp, vocab.cpp,
 // norm.cpp, conv.cpp, scan.cpp, scan_carry.cpp, rope.cpp, attention.cpp, attention_backward.cpp,
-// cache_append.cpp, moe.cpp, balance.cpp, pointwise.cpp, optimizer.cpp. Each checks shapes (op_checks.h), cuts
-// the work into chunks by shape, and calls the vector kernels of this machine's instruction set
+// cache_append.cpp, moe.cpp, balance.cpp, pointwise.cpp, optimizer.cpp. Each checks shapes (op_checks.h),
+// cuts the work into chunks by shape, and calls the vector kernels of this machine's instruction set
 // (simd/kernels.h).
 #pragma once
 #include "kernels/cpu/simd/kernels.h"
