@@ -100,7 +100,7 @@ __device__ __forceinline__ void store_row(const ForwardArgs& a, const float* o, 
 }
 
 template <class T, int Tile>
-__global__ void __launch_bounds__(Tile* kThreadsOfRow) forward_kernel(ForwardArgs a) {
+__global__ void __launch_bounds__(Tile* kThreadsOfRow, 1) forward_kernel(ForwardArgs a) {
   const int tile = int(gridDim.x - 1 - blockIdx.x);  // the longest rows first
   const TileSegment segment = segment_of_tile(a.table, tile);
   const int size = a.head_size, r = int(threadIdx.x) / kThreadsOfRow, lane = int(threadIdx.x) % kThreadsOfRow;

@@ -117,7 +117,7 @@ __device__ __forceinline__ void store_pair(C* c, float x, float y, int left, boo
 }
 
 template <ExpertKind Kind, class C, bool Aligned>
-__global__ void __launch_bounds__(kThreads, 2) experts_bf16_kernel(ExpertProducts g) {
+__global__ void __launch_bounds__(kThreads, Aligned ? 2 : 1) experts_bf16_kernel(ExpertProducts g) {
   constexpr bool kContiguousA = Kind != ExpertKind::weight_gradient,
                  kContiguousB = Kind == ExpertKind::forward;
   ExpertTile tile;
