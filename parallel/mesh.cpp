@@ -10,6 +10,10 @@ namespace jambalaya {
 
 namespace {
 
+/// Bytes for host_reads() at once: rows of every expert from every rank of a large group. Page-locking more
+/// in a step may wait for the device, which may be in a collective.
+constexpr int64_t kHostReads = int64_t(1) << 20;
+
 enum Group {
   tensor,
   context,
@@ -69,7 +73,9 @@ Mesh::Mesh(std::unique_ptr<Communicator> world, const Layout& layout, const Devi
 
   hosts_ = gather_hosts(*world_);
   warnings_ = placement_warnings(layout_, hosts_);
-  if (link_) attach_groups();
+  if (!link_) return;
+  host_reads_.take(kHostReads);
+  attach_groups();
 }
 
 /// Groups of one thread that hold the same ranks share what NCCL keeps for a group, hundreds of megabytes.

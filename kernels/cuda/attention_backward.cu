@@ -4,6 +4,7 @@
 // delta): one over tiles of keys (dK, dV), one over tiles of queries (dQ).
 #include "kernels/check.h"
 #include "kernels/cuda/attention_call.h"
+#include "kernels/cuda/constants.h"
 #include "kernels/cuda/ops_cuda.h"
 
 namespace jambalaya::cuda {
@@ -13,7 +14,6 @@ using attention::Segments;
 
 namespace {
 
-constexpr float kLog2E = 1.44269504f;
 
 BackwardArgs arguments(const AttentionBackward& op, const Heads& heads, const Tensor& delta) {
   return {.q = op.q.data,

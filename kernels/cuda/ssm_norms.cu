@@ -173,7 +173,7 @@ void CudaOps::ssm_norms_backward(Context& ctx, const SsmNormsBackward& op) {
          {grid_of(blocks), 32 * kWarps, shared ? size_t(kWarps * P * 4) : 0}, a);
   auto add = [&](const Tensor& weight, const Tensor& dweight, int64_t column, int64_t width) {
     if (!weight) return;
-    add_partials(ctx, "ssm_norms_backward", partial + column, count, P, dweight.ptr<float>(), width);
+    add_partials(ctx, "ssm_norms_sum_partials", partial + column, count, P, dweight.ptr<float>(), width);
   };
   add(op.w_dt, op.dw_dt, 0, R);
   add(op.w_b, op.dw_b, R, N);
