@@ -15,9 +15,9 @@
 #include "parallel/watchdog.h"
 #include "train/commands/commands.h"
 #include "train/commands/help_text.h"
-#include "train/machine.h"
 #include "train/config.h"
 #include "train/json.h"
+#include "train/machine.h"
 #include "train/run/log.h"
 #include "train/run/runtime.h"
 
