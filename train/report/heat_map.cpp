@@ -67,7 +67,8 @@ class HeatMapDrawing {
         c = end;
       }
     }
-    std::string s = cat("<g class=\"cells\" stroke-width=\"", coordinate(cell_height_ - 0.6), "\">\n");
+    std::string s = cat("<g class=\"cells\" stroke-width=\"",
+                        coordinate(cell_height_ - (cell_height_ < 10 ? 0 : 0.6)), "\">\n");
     for (int i = 0; i < kLevels; i++)
       if (!paths[size_t(i)].empty()) s += cat("<path class=\"h", i, "\" d=\"", paths[size_t(i)], "\"/>\n");
     return s + "</g>\n";
@@ -88,7 +89,8 @@ class HeatMapDrawing {
     const size_t n = map_.columns.size(), every = std::max<size_t>(1, (n + 9) / 10);
     for (size_t c = 0; c < n; c += every)
       s += cat("<text class=\"tick mid\" x=\"", coordinate(kLeft + cell_width_ * (double(c) + 0.5)),
-               "\" y=\"", coordinate(bottom() + 15), "\">", short_text(map_.columns[c]), "</text>\n");
+               "\" y=\"", coordinate(bottom() + 15), "\">",
+               map_.columns[c] < 1e4 ? short_text(map_.columns[c]) : rounded(map_.columns[c]), "</text>\n");
     s += cat("<text class=\"tick end\" x=\"", kLeft - 6, "\" y=\"", coordinate(bottom() + 15), "\">",
              escape_markup(map_.y_label), "</text>\n");
     return s + cat("<text class=\"tick end\" x=\"", kWidth - kRight, "\" y=\"", coordinate(bottom() + 30),

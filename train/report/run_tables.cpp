@@ -187,7 +187,7 @@ std::string environment_table(const RunData& run) {
     std::string name = key;
     std::replace(name.begin(), name.end(), '_', ' ');
     if (key == "memory_bytes")
-      facts.emplace_back("memory", gib(value.integer));
+      facts.emplace_back("memory", memory_text(value.integer));
     else
       facts.emplace_back(name, value.is(Json::Kind::string)    ? shortened(value.string, 2000)
                                : value.is(Json::Kind::integer) ? cat(value.integer)
