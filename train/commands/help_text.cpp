@@ -62,8 +62,9 @@ const HelpText kHelp[] = {
      "--format native."},
     {"import", "Make a checkpoint from a folder in Hugging Face's layout or from a native export.",
      "  jambalaya import Jamba-tiny-random --output checkpoints/tiny",
-     "`jambalaya generate`, or fine-tune with `jambalaya train CONFIG --set "
-     "train.init_from=checkpoints/tiny`."},
+     "`jambalaya generate`, or fine-tune with `jambalaya train checkpoints/tiny/config.yaml --set "
+     "data.folder=DATA`: "
+     "docs/tutorials/5-fine-tune.md."},
     {"compare",
      "Compute what another implementation recorded (logits, losses, gradients) and show the worst error of "
      "each.",
