@@ -117,6 +117,10 @@ void ProfiledOps::attention_backward(Context& ctx, const AttentionBackward& op) 
   profiled(ctx, inside_, "attention backward", Work::attention, flops_of(op), op,
            [&](auto& c, auto& o) { ops_.attention_backward(c, o); });
 }
+void ProfiledOps::cache_append(Context& ctx, const CacheAppend& op) {
+  profiled(ctx, inside_, "cache append", Work::attention, 0, op,
+           [&](auto& c, auto& o) { ops_.cache_append(c, o); });
+}
 void ProfiledOps::swiglu_forward(Context& ctx, const SwigluForward& op) {
   profiled(ctx, inside_, "swiglu forward", Work::pointwise, 0, op,
            [&](auto& c, auto& o) { ops_.swiglu_forward(c, o); });

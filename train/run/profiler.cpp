@@ -44,16 +44,25 @@ Profiler::~Profiler() { restore(); }
 
 void Profiler::restore() { runtime_.context().ops = &plain_; }
 
-void Profiler::begin() {
-  Context& ctx = runtime_.context();
+/// The best so far: a machine that others use, too, is not always at its best.
+void Profiler::measure() {
   runtime_.mesh().world().barrier();  // ranks that share a machine measure what it gives to all of them
-  peaks_ = measure_peaks(ctx, config_.model,
+  const Peaks before = peaks_;
+  peaks_ = measure_peaks(runtime_.context(), config_.model,
                          config_.train.precision == Precision::bf16 ? DType::bf16 : DType::f32);
-  ctx.ops = &profiled_;
+  peaks_.gemm = std::max(peaks_.gemm, before.gemm);
+  peaks_.scan = std::max(peaks_.scan, before.scan);
+  peaks_.attention = std::max(peaks_.attention, before.attention);
+}
+
+void Profiler::begin() {
+  measure();
+  runtime_.context().ops = &profiled_;
 }
 
 void Profiler::end() {
   restore();
+  measure();
   Communicator& world = runtime_.mesh().world();
   int64_t dropped = 0;
   Profile mine = profile_of(trace::events_of_this_thread(&dropped), world.size());
