@@ -158,7 +158,8 @@ class Table {
 
   std::string footing() const {
     const Peaks& p = mean_.peaks;
-    if (p.gemm <= 0) return "peaks were not measured: too little memory is free on the device";
+    if (p.gemm <= 0)
+      return "peaks were not measured: too little memory is free on the device, or it is emulated";
     const auto peak = [](double flops) { return cat(short_number(flops / 1e9), " GFLOP/s"); };
     std::string text =
         cat("peaks ", several() ? "a rank, all at once, " : "", "by this program's kernels: GEMM ",
