@@ -15,6 +15,7 @@
 #include "train/run/bad_step.h"
 #include "train/run/banner.h"
 #include "train/run/batch_changes.h"
+#include "train/run/console.h"
 #include "train/run/copies.h"
 #include "train/run/engine.h"
 #include "train/run/environment.h"
@@ -136,8 +137,8 @@ struct Trainer::Impl {
       engine.refresh();
     }
     if (runtime.lead()) {
-      record = std::make_unique<RunRecord>(config, world.size(),
-                                           describe_environment(runtime, config.train.precision), state);
+      record =
+          std::make_unique<RunRecord>(config, describe_environment(runtime, config.train.precision), state);
       replace_file(config.run.folder + "/config.yaml", to_yaml(config));
       replace_file(config.run.folder + "/tokenizer.json", dataset.tokenizer_json());
     }
@@ -331,6 +332,7 @@ struct Trainer::Impl {
 
   void finish_report(StepReport& report, const Totals& totals, Clock::time_point start, bool report_now) {
     report.tokens = state.tokens;
+    report.ranks = world.size();
     report.epoch = loader.state().epoch;
     report.seconds = seconds_since(start);
     report.tokens_per_s = double(totals.tokens) / report.seconds;
@@ -351,7 +353,7 @@ struct Trainer::Impl {
     report.elapsed =
         seconds_since(run_start) / double(std::max<int64_t>(state.step - first_step, 1)) * double(state.step);
     if (record) record->step(report);
-    if (report_now || report.held_out_nats || !report.bad.empty()) log_info(report.console_line());
+    tell_step(report, report_now);
   }
 
   // ---- saving ----
