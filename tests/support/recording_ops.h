@@ -9,7 +9,7 @@
 namespace jambalaya::test {
 
 /// `record` holds one line per op: its name and the shape that says how much it had to do.
-class RecordingOps final : public Ops {
+class RecordingOps : public Ops {
  public:
   explicit RecordingOps(Ops& ops) : ops_(ops) {}
   std::string take_record() { return std::exchange(record_, {}); }

@@ -74,8 +74,11 @@ struct CheckpointInfo {
 /// rank; checked). Atomic: on any failure nothing is published, Error(io) on all ranks. Returns the published
 /// path `folder`/step-XXXXXXXX; a checkpoint of the same step that is there already is replaced. Boxes in
 /// device memory are read through page-locked host memory of a fixed size, after what was enqueued before.
+/// `confirm` is called on every rank when its file is written; what it throws counts as this rank's failure
+/// (an Error keeps its exit code).
 std::string save_checkpoint(Communicator& world, const std::string& folder, const std::vector<Box>& boxes,
-                            const TrainState& state, const ModelConfig& model, bool weights_only);
+                            const TrainState& state, const ModelConfig& model, bool weights_only,
+                            const std::function<void()>& confirm = {});
 
 /// Opens and verifies: manifest complete, every file there with its size and hash. Throws Error(checkpoint)
 /// naming the file.
