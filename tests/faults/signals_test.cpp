@@ -22,6 +22,27 @@ class Signals : public test::FaultedRun {
         << process.output();
     EXPECT_LT(step, c.train.steps) << "the run was over before the signal came";
   }
+  /// Three runs side by side on a slow disk, each sent its signal as soon as `moment` has come for it.
+  void expect_each_saves_at(int64_t step, const std::function<bool(const Config&)>& moment) {
+    const std::vector<int> signals = {SIGTERM, SIGUSR1, SIGINT};
+    std::vector<Config> configs;
+    std::vector<std::unique_ptr<Process>> processes;
+    for (int signal : signals) {
+      configs.push_back(config(cat("signal-", signal)));
+      const Config& c = configs.back();
+      processes.push_back(std::make_unique<Process>(log_of(c), command(c, 1, kSlow)));
+    }
+    for (size_t i = 0; i < signals.size(); i++) {
+      ASSERT_TRUE(wait_until([&] { return moment(configs[i]); })) << processes[i]->output();
+      processes[i]->send(signals[i]);
+    }
+    for (size_t i = 0; i < signals.size(); i++) {
+      SCOPED_TRACE(cat("signal ", signals[i]));
+      expect_saved_and_left(configs[i], *processes[i]);
+      EXPECT_EQ(saved(configs[i]).rbegin()->first, step);
+      expect_recovers(configs[i], 1);
+    }
+  }
   /// Data of which most documents are held out.
   std::string all_held_out() {
     const std::string file = test::write_json_lines(folder_, "held.jsonl", test::random_texts(400, 90, 3));
@@ -33,31 +54,12 @@ class Signals : public test::FaultedRun {
 };
 
 TEST_F(Signals, during_the_start_end_the_run_before_its_first_step) {
-  for (int signal : {SIGTERM, SIGUSR1, SIGINT}) {
-    SCOPED_TRACE(signal);
-    const Config c = config(cat("start-", signal));
-    Process process(log_of(c), command(c, 1, kSlow));
-    // The lock is taken after signals are watched, and long before the first step on this disk.
-    ASSERT_TRUE(wait_until([&] { return std::filesystem::exists(c.run.folder + "/.lock"); }))
-        << process.output();
-    process.send(signal);
-    expect_saved_and_left(c, process);
-    EXPECT_EQ(saved(c).rbegin()->first, 0);
-    expect_recovers(c, 1);
-  }
+  // The lock is taken after signals are watched, and long before the first step on this disk.
+  expect_each_saves_at(0, [](const Config& c) { return std::filesystem::exists(c.run.folder + "/.lock"); });
 }
 
 TEST_F(Signals, during_a_save_let_it_end) {
-  for (int signal : {SIGTERM, SIGUSR1, SIGINT}) {
-    SCOPED_TRACE(signal);
-    const Config c = config(cat("save-", signal));
-    Process process(log_of(c), command(c, 1, kSlow));
-    ASSERT_TRUE(wait_until([&] { return saving(c); })) << process.output();
-    process.send(signal);
-    expect_saved_and_left(c, process);
-    EXPECT_EQ(saved(c).rbegin()->first, 2);
-    expect_recovers(c, 1);
-  }
+  expect_each_saves_at(2, [](const Config& c) { return saving(c); });
 }
 
 TEST_F(Signals, second_interrupt_ends_a_save_at_once_and_harms_nothing) {
