@@ -30,6 +30,8 @@ class CollectiveBackend {
   virtual void all_to_all(Tensor in, const std::vector<int64_t>& send_starts,
                           const std::vector<int64_t>& send_rows, Tensor out,
                           const std::vector<int64_t>& receive_rows) = 0;
+  /// Not empty; in and out lie apart.
+  virtual void all_to_all_equal(Tensor in, Tensor out) = 0;
   virtual void shift(Tensor in, Tensor out) = 0;
   /// x is not empty.
   virtual void broadcast(Tensor x, int root) = 0;

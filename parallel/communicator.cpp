@@ -162,6 +162,18 @@ void Communicator::reduce_scatter_rows(Tensor in, Tensor out, const std::vector<
   call.run([&](CollectiveBackend& b) { b.reduce_scatter(in, out, rows); });
 }
 
+void Communicator::all_to_all(Tensor in, Tensor out) {
+  JAMBALAYA_CHECK(in.packed() && out.packed() && in.dtype == out.dtype && in.device == out.device &&
+                      in.numel() == out.numel() && in.numel() % size_ == 0,
+                  "all-to-all of ", in.describe(), " into ", out.describe());
+  const auto* from = static_cast<const char*>(in.data);
+  const auto* to = static_cast<const char*>(out.data);
+  JAMBALAYA_CHECK(from + in.bytes() <= to || to + out.bytes() <= from, "all-to-all in place");
+  Call call(*this, Collective::all_to_all, in.bytes() / size_ * (size_ - 1), on_device(in));
+  if (size_ == 1) return copy(flat(in), flat(out));
+  if (in.numel() > 0) call.run([&](CollectiveBackend& b) { b.all_to_all_equal(flat(in), flat(out)); });
+}
+
 void Communicator::all_to_all(Tensor in, const std::vector<int64_t>& send_rows, Tensor out,
                               const std::vector<int64_t>& receive_rows) {
   JAMBALAYA_CHECK(in.rows() == sum_of(send_rows), "all-to-all of ", in.describe());

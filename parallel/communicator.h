@@ -74,6 +74,8 @@ class Communicator {
   void reduce_scatter(Tensor in, Tensor out);
   /// The same with rows[r] rows for rank r: in [sum of rows, ...].
   void reduce_scatter_rows(Tensor in, Tensor out, const std::vector<int64_t>& rows);
+  /// out [size * n]: block r <- block rank() of rank r's in [size * n]. They must not overlap.
+  void all_to_all(Tensor in, Tensor out);
   /// Rows of `in`, in rank order, to each rank by `send_rows`; rows into `out`, in rank order, by
   /// `receive_rows` (counts per rank).
   void all_to_all(Tensor in, const std::vector<int64_t>& send_rows, Tensor out,

@@ -78,6 +78,19 @@ class MpiBackend final : public HostBackend {
     finish_exchange("all-to-all");
   }
 
+  void all_to_all_equal(Tensor in, Tensor out) override {
+    const int64_t block = in.bytes() / size();
+    if (block <= kSmall) {
+      check_mpi(MPI_Alltoall(in.data, int(block), MPI_BYTE, out.data, int(block), MPI_BYTE, comm_),
+                "all-to-all");
+      return;
+    }
+    const std::vector<int64_t> rows(size_t(size()), in.numel() / size());
+    std::vector<int64_t> starts;
+    for (int r = 0; r < size(); r++) starts.push_back(r * rows[0]);
+    all_to_all(in, starts, rows, out, rows);
+  }
+
   void shift(Tensor in, Tensor out) override {
     post_receive(out.data, out.bytes(), from(1));
     post_send(in.data, in.bytes(), to(1));

@@ -41,7 +41,8 @@ struct Nccl {
   decltype(&::ncclRecv) receive;
   decltype(&::ncclGroupStart) group_start;
   decltype(&::ncclGroupEnd) group_end;
-  int version = 0;  ///< 22809 is 2.28.9
+  decltype(&::ncclAllGather) all_to_all;  ///< ncclAlltoAll, with the same arguments; null before 2.28
+  int version = 0;                        ///< 22809 is 2.28.9
 };
 
 constexpr int kOldest = 21800;  // ncclCommInitRankConfig with a name for the communicator
@@ -78,6 +79,7 @@ std::string load(Nccl& table) {
   find(table.receive, "ncclRecv");
   find(table.group_start, "ncclGroupStart");
   find(table.group_end, "ncclGroupEnd");
+  table.all_to_all = reinterpret_cast<decltype(table.all_to_all)>(dlsym(library, "ncclAlltoAll"));
   if (missing.empty()) table.get_version(&table.version);
   if (!missing.empty() || table.version < kOldest)
     return cat(path, " is NCCL ", version_text(table.version), missing.empty() ? "" : " without ", missing,
@@ -188,8 +190,8 @@ class NcclBackend final : public DeviceBackend {
     });
   }
 
-  /// ncclAlltoAll would do for equal counts, but a rank does not know whether those of the others are equal
-  /// too, and all must make the same calls; inside it is the same group of sends and receives.
+  /// Never ncclAlltoAll, not even where this rank's counts are equal: it does not know whether those of the
+  /// others are, and all must make the same calls.
   void all_to_all(Tensor in, const std::vector<int64_t>& send_starts, const std::vector<int64_t>& send_rows,
                   Tensor out, const std::vector<int64_t>& receive_rows) override {
     const ncclComm_t comm = ready();
@@ -203,6 +205,21 @@ class NcclBackend final : public DeviceBackend {
           add(nccl_.send(from + send_starts[r] * row, size_t(sent), ncclUint8, int(r), comm, stream_));
         if (received) add(nccl_.receive(to, size_t(received), ncclUint8, int(r), comm, stream_));
         to += received;
+      }
+    });
+  }
+
+  /// One call leaves it to NCCL how blocks travel (copy engines within a host, say); as a group it is a send
+  /// and a receive for each rank in any case.
+  void all_to_all_equal(Tensor in, Tensor out) override {
+    const ncclComm_t comm = ready();
+    const size_t block = size_t(in.bytes() / size());
+    if (nccl_.all_to_all) return check(nccl_.all_to_all(in.data, out.data, block, ncclUint8, comm, stream_));
+    group([&](const auto& add) {
+      for (int r = 0; r < size(); r++) {
+        const size_t at = size_t(r) * block;
+        add(nccl_.send(static_cast<const char*>(in.data) + at, block, ncclUint8, r, comm, stream_));
+        add(nccl_.receive(static_cast<char*>(out.data) + at, block, ncclUint8, r, comm, stream_));
       }
     });
   }

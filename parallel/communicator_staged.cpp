@@ -44,6 +44,11 @@ class StagedBackend final : public DeviceBackend {
     host_.all_to_all(from, send_starts, send_rows, to, receive_rows);
     bring(to, out);
   }
+  void all_to_all_equal(Tensor in, Tensor out) override {
+    const Tensor from = fetch(in), to = room_for(out);
+    host_.all_to_all_equal(from, to);
+    bring(to, out);
+  }
   void shift(Tensor in, Tensor out) override {
     const Tensor from = fetch(in), to = room_for(out);
     host_.shift(from, to);

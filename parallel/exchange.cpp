@@ -1,7 +1,6 @@
 #include "parallel/exchange.h"
 
 #include <limits>
-#include <numeric>
 
 #include "kernels/ops.h"
 #include "kernels/trace.h"
@@ -16,44 +15,57 @@ ExpertRoute::ExpertRoute(Context& ctx, Mesh& mesh, Arena& keep, const Tensor& of
   ranks_ = &group;
   slices_ = mesh.layout().expert_tensor;
   const int64_t all = offsets.rows() - 1, here = all * slices_ / group.size();
-  const std::vector<int32_t> counts = gather_counts(ctx, mesh, offsets);
-  const int32_t* own = counts.data() + group.rank() * all;
-  JAMBALAYA_CHECK(std::accumulate(own, own + all, int64_t(0)) == rows, "offsets of other than ", rows,
-                  " rows");
+  const Counts counts = exchange_counts(ctx, mesh, offsets);
+  const std::vector<int32_t>& own = counts.own;
+  JAMBALAYA_CHECK(own.back() == rows, "offsets of other than ", rows, " rows");
   for (int q = 0; q < group.size(); q++) {
-    const int64_t first = q / slices_ * here;
-    send_starts_.push_back(std::accumulate(own, own + first, int64_t(0)));
-    send_rows_.push_back(std::accumulate(own + first, own + first + here, int64_t(0)));
+    const auto first = size_t(q / slices_ * here);
+    send_starts_.push_back(own[first]);
+    send_rows_.push_back(own[first + size_t(here)] - own[first]);
   }
-  order_arrivals(counts, group.rank() / slices_ * here, here);
+  order_arrivals(counts.arriving, here);
   if (slices_ > 1) place_summands();
   upload(ctx, keep);
 }
 
-std::vector<int32_t> ExpertRoute::gather_counts(Context& ctx, Mesh& mesh, const Tensor& offsets) const {
-  const int64_t ranks = ranks_->size(), n = offsets.rows() - 1;
+/// Each rank is told of its own experts alone: block q [X/x + 1] is the offsets of rank q's experts and the
+/// end of the last. The slices of an expert get the same block each.
+ExpertRoute::Counts ExpertRoute::exchange_counts(Context& ctx, Mesh& mesh, const Tensor& offsets) const {
+  const int64_t ranks = ranks_->size(), parts = ranks / slices_, all = offsets.rows() - 1, here = all / parts,
+                block = here + 1;
   ArenaScope scope(*ctx.scratch);
-  const Tensor all = ctx.scratch->tensor(DType::i32, {ranks, n}, "expert exchange");
-  ranks_->all_gather(offsets.slice_rows(1, n + 1), all);
-  const auto* end = static_cast<const int32_t*>(all.data);
-  if (ctx.device == Device::cuda) {
-    void* host = mesh.host_reads().take(all.bytes());
-    copy(ctx, all, make_tensor(host, DType::i32, {ranks, n}));
-    synchronize(ctx);
-    end = static_cast<const int32_t*>(host);
+  const Tensor out = ctx.scratch->tensor(DType::i32, {parts, slices_ * block}, "expert exchange");
+  Tensor in = ctx.scratch->tensor(DType::i32, {ranks, block}, "expert exchange");
+  const Tensor begins = make_tensor(offsets.data, DType::i32, {parts, here}, offsets.device);
+  const Tensor ends = make_tensor(offsets.address(1), DType::i32, {parts, here}, offsets.device);
+  for (int s = 0; s < slices_; s++) {
+    const int64_t at = s * block;
+    copy(ctx, begins.slice_columns(0, 1), out.slice_columns(at, at + 1));
+    copy(ctx, ends, out.slice_columns(at + 1, at + block));
   }
-  std::vector<int32_t> counts;
+  ranks_->all_to_all(out, in);
+
+  auto* told = static_cast<const int32_t*>(in.data);
+  auto* own = static_cast<const int32_t*>(offsets.data);
+  if (ctx.device == Device::cuda) {
+    auto* host = static_cast<int32_t*>(mesh.host_reads().take(in.bytes() + offsets.bytes()));
+    copy(ctx, in, make_tensor(host, {ranks, block}));
+    copy(ctx, offsets, make_tensor(host + in.numel(), {all + 1}));
+    synchronize(ctx);
+    told = host, own = host + in.numel();
+  }
+  Counts counts{{own, own + all + 1}, {}};
   for (int64_t q = 0; q < ranks; q++)
-    for (int64_t e = 0; e < n; e++) counts.push_back(end[q * n + e] - (e ? end[q * n + e - 1] : 0));
+    for (int64_t e = 0; e < here; e++)
+      counts.arriving.push_back(told[q * block + e + 1] - told[q * block + e]);
   return counts;
 }
 
 /// Rows come in order of ranks, from each sorted by expert; the products want them sorted by expert alone
-/// (within an expert: in order of ranks). counts [ranks, X]: the rows of each rank for each expert.
-void ExpertRoute::order_arrivals(const std::vector<int32_t>& counts, int64_t first, int64_t experts) {
+/// (within an expert: in order of ranks). counts [ranks, experts]: the rows of each rank for each of them.
+void ExpertRoute::order_arrivals(const std::vector<int32_t>& counts, int64_t experts) {
   const int ranks = ranks_->size();
-  const int64_t all = int64_t(counts.size()) / ranks;
-  auto rows = [&](int q, int64_t e) { return counts[size_t(q * all + first + e)]; };
+  auto rows = [&](int q, int64_t e) { return counts[size_t(q * experts + e)]; };
   host_offsets_.assign(1, 0);
   arrived_ = 0;
   receive_rows_.assign(size_t(ranks), 0);

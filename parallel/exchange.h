@@ -46,9 +46,13 @@ class ExpertRoute {
   void collect(Context& ctx, const Tensor& partial, const Tensor& sum) const;
 
  private:
-  /// Rows that each rank has for each expert, [ranks, X] on the host.
-  std::vector<int32_t> gather_counts(Context& ctx, Mesh& mesh, const Tensor& offsets) const;
-  void order_arrivals(const std::vector<int32_t>& counts, int64_t first, int64_t experts);
+  /// What the host must know of the rows' number.
+  struct Counts {
+    std::vector<int32_t> own;       ///< offsets, [X + 1]
+    std::vector<int32_t> arriving;  ///< rows that each rank has for each expert here, [ranks, X/x]
+  };
+  Counts exchange_counts(Context& ctx, Mesh& mesh, const Tensor& offsets) const;
+  void order_arrivals(const std::vector<int32_t>& counts, int64_t experts);
   void place_summands();
   void upload(Context& ctx, Arena& keep);
 

@@ -10,6 +10,10 @@ namespace jambalaya {
 
 namespace {
 
+/// Bytes for host_reads() at once: rows of every expert from every rank of a large group. Page-locking more
+/// in a step may wait for the device, which may be in a collective.
+constexpr int64_t kHostReads = int64_t(1) << 20;
+
 enum Group {
   tensor,
   context,
@@ -69,7 +73,9 @@ Mesh::Mesh(std::unique_ptr<Communicator> world, const Layout& layout, const Devi
 
   hosts_ = gather_hosts(*world_);
   warnings_ = placement_warnings(layout_, hosts_);
-  if (link_) attach_groups();
+  if (!link_) return;
+  host_reads_.take(kHostReads);
+  attach_groups();
 }
 
 /// Groups of one thread that hold the same ranks share what NCCL keeps for a group, hundreds of megabytes.
@@ -81,7 +87,11 @@ void Mesh::attach_groups() {
                                      tokens_.get(),         experts_.get(),        expert_data_.get(),
                                      dense_shard_.get(),    dense_replicas_.get(), expert_shard_.get(),
                                      expert_replicas_.get()};
-  world_->attach(link_, link_.compute);
+  const auto attach = [&](Communicator& group, Accelerator::Stream stream) {
+    group.attach(link_, stream);
+    device_groups_ += group.size() > 1;
+  };
+  attach(*world_, link_.compute);
   std::vector<bool> everyone(size_t(size()), true);
   std::map<std::vector<bool>, Communicator*> computing{{everyone, world_.get()}}, communicating;
   for (int g = 0; g < groups; g++) {
@@ -91,7 +101,7 @@ void Mesh::attach_groups() {
       members.push_back(colours(layout_, r)[size_t(g)] == colours(layout_, rank())[size_t(g)]);
     const auto [first, is_new] = (computes ? computing : communicating).try_emplace(members, all[g]);
     if (is_new)
-      all[g]->attach(link_, computes ? link_.compute : link_.communication);
+      attach(*all[g], computes ? link_.compute : link_.communication);
     else
       all[g]->attach(*first->second);
   }

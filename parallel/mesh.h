@@ -55,6 +55,9 @@ class Mesh {
   PinnedBuffer& host_reads() { return host_reads_; }
 
   const std::string& host_of(int rank) const { return hosts_[size_t(rank)]; }
+  /// Groups with a backend of their own for tensors in device memory (a communicator of NCCL's); the others
+  /// share one of these.
+  int device_groups() const { return device_groups_; }
   /// What will be slow about this placement, for the user; the same on every rank.
   const std::vector<std::string>& warnings() const { return warnings_; }
 
@@ -69,6 +72,7 @@ class Mesh {
   std::unique_ptr<Communicator> tensor_, context_, data_, tokens_, experts_, expert_data_;
   std::unique_ptr<Communicator> dense_shard_, dense_replicas_, expert_shard_, expert_replicas_;
   std::vector<std::string> hosts_, warnings_;
+  int device_groups_ = 0;
 };
 
 /// Placements to warn of: tensor groups that lie on several hosts, by host and rank.

@@ -69,11 +69,6 @@ Watchdog& Watchdog::instance() {
 void Watchdog::start(Communicator& world, double deadline_s) {
   stop();
   if (world.size() == 1) return;
-  if (deadline_s <= 0) {
-    // The same collectives with any deadline: that the ranks were given the same one is not known yet.
-    gather_hosts(world);
-    return;
-  }
   rank_ = world.rank();
   hosts_.assign(size_t(world.size()), "unknown");
   hosts_[size_t(rank_)] = host_name();
@@ -81,10 +76,12 @@ void Watchdog::start(Communicator& world, double deadline_s) {
   folder_.clear();
   stop_ = false;
   on_ = true;
-  threads_[0] = std::thread([this] { watch(); });
+  if (deadline_s > 0) threads_[0] = std::thread([this] { watch(); });
   threads_[1] = std::thread([this] { listen(); });
   threads_[2] = std::thread([this] { ask(); });
-  std::vector<std::string> hosts = gather_hosts(world);  // the first collective of a job is watched too
+  // The first collective of a job, which is watched too. It is the same one with any deadline: that the ranks
+  // were given the same is not known yet.
+  std::vector<std::string> hosts = gather_hosts(world);
   std::lock_guard lock(mutex_);
   hosts_ = std::move(hosts);
 }
@@ -274,7 +271,8 @@ std::string Watchdog::complaint(int64_t now) const {
   if (text.empty()) text = " is in no collective while others wait";
   const int64_t step = step_;
   return cat("jambalaya: rank ", rank_, " on host ", hosts_[size_t(rank_)], text,
-             step >= 0 ? cat(", step ", step) : "", "; deadline ", deadline_s_, " s: exit 7");
+             step >= 0 ? cat(", step ", step) : "",
+             deadline_s_ > 0 ? cat("; deadline ", deadline_s_, " s: exit 7") : "; no deadline: exit 7");
 }
 
 std::string Watchdog::record(const char* reason, int64_t now) const {

@@ -6,7 +6,8 @@
 //   <folder>/logs/flight-00003.json   what rank 3 waited for, and its last 256 collectives
 //
 // A collective that is enqueued on a device is in flight until the device has done it: a third thread asks
-// for that, and for errors that NCCL reports meanwhile, which end the process in the same way.
+// for that, and for errors that NCCL reports meanwhile, which end the process in the same way. It does so
+// without a deadline too.
 //
 // The first rank past its deadline raises an alarm (a file beside the records) that makes the other ranks
 // write theirs; then it names the ranks that left none, on standard error and in the alarm file: those are
@@ -52,7 +53,7 @@ class Watchdog {
   static Watchdog& instance();
   ~Watchdog() { stop(); }
 
-  /// Begins to watch (collective over `world`). deadline_s = 0, or a single rank: watches nothing.
+  /// Begins to watch (collective over `world`). deadline_s = 0: for errors alone. A single rank: nothing.
   void start(Communicator& world, double deadline_s);
   /// Where flight records go: <folder>/logs (collective over `world`, so that no record of an earlier job is
   /// taken for one of this). Without it they are not written.
@@ -101,9 +102,9 @@ class Watchdog {
   int64_t done_ = 0;
   int rank_ = 0;
   std::vector<std::string> hosts_;  ///< of every rank
-  double deadline_s_ = 0;
-  std::string folder_;  ///< of the records; "" writes none
-  int64_t job_ = 0;     ///< tells this job's alarm from those of earlier ones
+  double deadline_s_ = 0;           ///< 0: none
+  std::string folder_;              ///< of the records; "" writes none
+  int64_t job_ = 0;                 ///< tells this job's alarm from those of earlier ones
   std::array<std::thread, 3> threads_;
 };
 

@@ -6,11 +6,15 @@
 
 Trains both on each TEXT (UTF-8), then compares tokenizer.json byte for byte, encodes the text and generated awkward
 strings with both (which are also a corpus of their own), and loads our file with transformers. --unicode also checks
-the tables of letters, numbers and blanks over all code points. --tokenizer FILE compares encodings with that file instead of training. Exit 1 at the first difference.
+the tables of letters, numbers and blanks over all code points. --tokenizer FILE compares encodings with that file
+instead of training. Exit 1 at the first difference.
 """
 import argparse, json, random, re, subprocess, sys, tempfile, time
 from pathlib import Path
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+try:
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+except ImportError:  # told after the command line is read: --help works without
+    Tokenizer = None
 
 PATTERN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
            r"|\s*[\r\n]+|\s+(?!\S)|\s+")
@@ -131,6 +135,9 @@ a.add_argument("--tokenizer", help="compare with this tokenizer.json; do not tra
 a.add_argument("--unicode", action="store_true")
 a.add_argument("texts", nargs="+", metavar="TEXT")
 a = a.parse_args()
+if Tokenizer is None:
+    print("compare_tokenizers: this Python has no package `tokenizers`: see --help for the versions", file=sys.stderr)
+    sys.exit(2)
 if a.unicode:
     compare_unicode()
 with tempfile.TemporaryDirectory() as name:

@@ -66,9 +66,13 @@ struct LogSection {
   int64_t evaluate_every = 100;
   int64_t evaluate_tokens = 65536;  ///< held-out tokens per evaluation; 0: all
   std::string level = "info";
-  std::string trace;        ///< file for a trace of some steps; "": none
-  int64_t trace_from = 3;   ///< first traced step, counted from 1 at the start of the job
-  int64_t trace_steps = 3;  ///< how many are traced
+  std::string trace;                        ///< file for a trace of some steps; "": none
+  int64_t trace_from = 3;                   ///< first traced step, counted from 1 at the start of the job
+  int64_t trace_steps = 3;                  ///< how many are traced
+  bool tensorboard = true;                  ///< event files in the run's folder tb
+  std::vector<std::string> sample_prompts;  ///< continued at every evaluation
+  int64_t sample_tokens = 40;               ///< added to each prompt at most
+  double sample_temperature = 0;            ///< 0: the likeliest tokens
 };
 
 struct Config {

@@ -252,6 +252,20 @@ std::string Json::text() const {
   return out;
 }
 
+std::string Json::line() const {
+  std::string out;
+  bool indent = false;  // strings hold no line breaks: JSON escapes them
+  for (const char c : text()) {
+    if (c == '\n')
+      indent = true;
+    else if (!indent || c != ' ') {
+      indent = false;
+      out += c;
+    }
+  }
+  return out;
+}
+
 void parse_json_events(std::string_view text, const std::string& source, Exit exit, int depth,
                        JsonEvents& events) {
   Adapter adapter(source, exit, depth, events);

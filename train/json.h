@@ -42,6 +42,8 @@ struct Json {
   /// As text, two spaces an indent level (arrays of plain numbers on one line); numbers read back to the same
   /// bits. Not-finite numbers and invalid UTF-8 cannot be expressed: Error(failed).
   std::string text() const;
+  /// The same on one line, for files of one object a line.
+  std::string line() const;
 
  private:
   static Json of_kind(Kind k) {

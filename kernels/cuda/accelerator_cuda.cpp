@@ -2,6 +2,7 @@
 
 #include <cuda_runtime.h>
 
+#include <cstdlib>
 #include <map>
 #include <mutex>
 
@@ -61,6 +62,7 @@ class CudaAccelerator final : public Accelerator {
                                    properties_.minor, "): configure it with -DJAMBALAYA_CUDA_ARCHITECTURES=",
                                    properties_.major, properties_.minor));
     compute_ = new_stream();
+    staging(compute_).prepare();
     ops_ = make_ops(properties_);
   }
   ~CudaAccelerator() override {
@@ -95,8 +97,9 @@ class CudaAccelerator final : public Accelerator {
     // The last user may still be under way; its error is told by the next call that can fail.
     cudaSetDevice(device_);
     cudaDeviceSynchronize();
+    decltype(ranges_)::node_type range;  // gives its memory back without the lock
     std::lock_guard lock(mutex_);
-    ranges_.erase(base);
+    range = ranges_.extract(base);
   }
   void* pinned(int64_t bytes) override {
     bind_thread();
@@ -129,10 +132,12 @@ class CudaAccelerator final : public Accelerator {
     return stream;
   }
   void free_stream(Stream stream) override {
+    decltype(staging_)::node_type staging;
     {
       std::lock_guard lock(mutex_);
-      staging_.erase(stream);
+      staging = staging_.extract(stream);
     }
+    staging = {};  // waits for the device
     cudaStreamDestroy(as_stream(stream));
   }
   Event new_event() override {
@@ -216,9 +221,18 @@ class CudaAccelerator final : public Accelerator {
   std::map<Stream, Staging> staging_;
 };
 
+/// Before the first call of CUDA: all kernels are loaded when it starts, not each at its first launch. A load
+/// may wait for the whole device, where a collective may be waiting for another rank, which waits in a load
+/// of its own for another collective. Who sets the variable has the last word.
+void load_kernels_early() {
+  static const int once = setenv("CUDA_MODULE_LOADING", "EAGER", 0);
+  JAMBALAYA_CHECK(once == 0);
+}
+
 }  // namespace
 
 int count_devices(std::string* why) {
+  load_kernels_early();
   int count = 0;
   const cudaError_t code = cudaGetDeviceCount(&count);
   if (code == cudaSuccess && count > 0) return count;

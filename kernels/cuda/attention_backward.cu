@@ -4,6 +4,7 @@
 // delta): one over tiles of keys (dK, dV), one over tiles of queries (dQ).
 #include "kernels/cpu/check.h"
 #include "kernels/cuda/attention_call.h"
+#include "kernels/cuda/constants.h"
 #include "kernels/cuda/ops_cuda.h"
 
 namespace jambalaya::cuda {
@@ -12,8 +13,6 @@ using attention::Heads;
 using attention::Segments;
 
 namespace {
-
-constexpr float kLog2E = 1.44269504f;
 
 void check_backward(const AttentionBackward& op, const Heads& heads, const Segments& segments) {
   const DType gradient = op.accumulate ? DType::f32 : op.q.dtype;

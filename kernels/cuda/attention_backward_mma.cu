@@ -4,15 +4,15 @@
 // into two buffers by turns. Bound by tensor cores and shared memory (256 bytes of right operand for each
 // mma).
 #include "kernels/cuda/attention_mma.h"
+#include "kernels/cuda/constants.h"
 
 namespace jambalaya::cuda {
 namespace {
 
-constexpr float kLog2E = 1.44269504f;
 constexpr int kRows = kBackwardMmaTile;  // 16 a warp
 static_assert(kRows == 16 * kMmaWarps);
 
-__device__ __forceinline__ bool unseen(float lse) { return lse == __uint_as_float(0xff800000u); }
+__device__ __forceinline__ bool unseen(float lse) { return lse == minus_infinity(); }
 /// A query that has seen no key: probabilities 2^(s - inf) = 0.
 __device__ __forceinline__ float lse2_of(float lse) { return unseen(lse) ? -lse : lse * kLog2E; }
 

@@ -8,6 +8,7 @@
 
 #include <array>
 #include <bit>
+#include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <mutex>
@@ -184,11 +185,16 @@ class CudnnAttention final : public AttentionLibrary {
  private:
   static constexpr int64_t kMostPadding = 16;
 
+  /// Told where the run is watched when it first happens, besides in status(): attention is slower from here.
   void refuse(const std::string& why) {
     status_ = cat(version(), "; own kernels where it refuses (", why, ")");
     const char* wanted = std::getenv("JAMBALAYA_ATTENTION");
     if (wanted && std::string_view(wanted) == "cudnn")
       throw Error(Exit::usage, cat("JAMBALAYA_ATTENTION=cudnn: ", why));
+    if (!refused_)
+      std::fprintf(stderr, "%s refuses an attention call, which our own kernels take: %s\n",
+                   version().c_str(), why.c_str());
+    refused_ = true;
   }
 
   /// Null: refused, now or before.
@@ -229,6 +235,7 @@ class CudnnAttention final : public AttentionLibrary {
     if (fe::detail::set_stream(handle_, stream_of(ctx)) != CUDNN_STATUS_SUCCESS)
       throw Error(Exit::failed, "cudnnSetStream fails");
     require(plan.execute(handle_, memory, room));
+    if (blocking()) check(cudaStreamSynchronize(stream_of(ctx)), "attention by cuDNN");
     if (key.statistics) transpose_statistics(ctx, statistics, op.lse);
   }
 
@@ -236,6 +243,7 @@ class CudnnAttention final : public AttentionLibrary {
   cudnnHandle_t handle_ = nullptr;
   std::map<AttentionPlanKey, std::unique_ptr<Graph>> plans_;
   std::string status_ = version();
+  bool refused_ = false;
 };
 
 class OwnKernels final : public AttentionLibrary {

@@ -1,6 +1,7 @@
 #include "kernels/cuda/attention_decode.h"
 
 #include "kernels/cpu/check.h"
+#include "kernels/cuda/constants.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/cuda/vector.h"
 
@@ -23,7 +24,7 @@ __global__ void __launch_bounds__(kThreads)
                    int head_size, T* o, int64_t o_stride, float* lse, int64_t lse_stride) {
   const int64_t token = blockIdx.x / heads;
   const int head = int(blockIdx.x % heads);
-  const float unseen = __uint_as_float(0xff800000u);
+  const float unseen = minus_infinity();
   const int64_t lse_step = tokens * heads;  // from split to split
   const float* const row_lse = part_lse + head * tokens + token;
   float top = unseen;

@@ -3,6 +3,7 @@
 #include "kernels/cuda/attention_call.h"
 #include "kernels/cuda/attention_decode.h"
 #include "kernels/cuda/attention_library.h"
+#include "kernels/cuda/constants.h"
 #include "kernels/cuda/ops_cuda.h"
 
 namespace jambalaya::cuda {
@@ -11,8 +12,6 @@ using attention::Heads;
 using attention::Segments;
 
 namespace {
-
-constexpr float kLog2E = 1.44269504f;
 
 /// Tokens of the longest segment.
 int64_t most_tokens(const Segments& segments) {

@@ -3,12 +3,12 @@
 // beside the arithmetic. Bound by tensor cores and, with M = 1, by shared memory: 16 rows a warp read 256
 // bytes of keys for each mma, which with M = 2 serve two.
 #include "kernels/cuda/attention_mma.h"
+#include "kernels/cuda/constants.h"
 
 namespace jambalaya::cuda {
 namespace {
 
 constexpr float kLowest = -1e30f;  // finite: lowest - lowest is 0 for rows that see no key
-constexpr float kLn2 = 0.693147181f;
 
 template <int W>
 constexpr int kKeysOfTile = W > 128 ? 32 : 64;
@@ -113,7 +113,7 @@ __device__ __forceinline__ void store_row(const ForwardArgs& a, const Queries& q
   }
   if (a.lse && q == 0)
     a.lse[blockIdx.z * a.lse_split_stride + head * a.lse_stride + t] =
-        unseen ? __uint_as_float(0xff800000u) : largest * a.scale2 * kLn2 + logf(sum);
+        unseen ? minus_infinity() : largest * a.scale2 * kLn2 + logf(sum);
 }
 
 /// Starts the copy of the block's rows of queries; zeros beyond the segment.

@@ -3,6 +3,7 @@
 // neighbouring threads. Rows of operands are an odd number of floats apart, so that the 8 keys that
 // neighbouring threads read lie in different banks. Bound by shared memory (two reads per fma).
 #include "kernels/cuda/attention_call.h"
+#include "kernels/cuda/constants.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/cuda/vector.h"
 
@@ -11,9 +12,6 @@ namespace {
 
 constexpr int kThreadsOfRow = 8;
 constexpr float kLowest = -1e30f;  // finite: lowest - lowest is 0 for rows that have seen no key yet
-constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
-
-__device__ __forceinline__ float minus_infinity() { return __uint_as_float(0xff800000u); }
 
 /// Tile rows of head_size fp32 numbers.
 struct SharedRows {
@@ -100,7 +98,7 @@ __device__ __forceinline__ void store_row(const ForwardArgs& a, const float* o, 
 }
 
 template <class T, int Tile>
-__global__ void __launch_bounds__(Tile* kThreadsOfRow) forward_kernel(ForwardArgs a) {
+__global__ void __launch_bounds__(Tile* kThreadsOfRow, 1) forward_kernel(ForwardArgs a) {
   const int tile = int(gridDim.x - 1 - blockIdx.x);  // the longest rows first
   const TileSegment segment = segment_of_tile(a.table, tile);
   const int size = a.head_size, r = int(threadIdx.x) / kThreadsOfRow, lane = int(threadIdx.x) % kThreadsOfRow;

@@ -3,6 +3,7 @@
 #include "kernels/cpu/attention_blocks.h"
 #include "kernels/cpu/check.h"
 #include "kernels/cuda/attention_library.h"
+#include "kernels/cuda/constants.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ops_cuda.h"
 #include "kernels/cuda/reduce.h"
@@ -67,7 +68,7 @@ __global__ void __launch_bounds__(kThreads)
     merge_kernel(Rows rows, float* o, int64_t o_stride, float* lse, int64_t lse_stride, const float* part,
                  int64_t part_stride, const float* part_lse, int64_t part_lse_stride) {
   const Row row(rows);
-  const float unseen = __uint_as_float(0xff800000u);
+  const float unseen = minus_infinity();
   float* const own_lse = lse + row.head * lse_stride + row.token;
   float a = unseen, b = unseen;
   if (row.there) a = *own_lse, b = part_lse[row.head * part_lse_stride + row.token];

@@ -47,8 +47,7 @@ void look_up(const Context& ctx, const EmbeddingForward& op, const Part& part) {
                                                     : go.template operator()<1>();
 }
 
-// ---- gradient
-// ----------------------------------------------------------------------------------------------
+// ---- gradient ----
 
 /// Tokens of one id are summed in pieces of this many, counted from the id's first token, so that an id that
 /// is everywhere does not wait for one block. Ids of one piece go straight to the table.
@@ -160,11 +159,12 @@ template <int N, class DY>
 void add_gradients(const Context& ctx, const EmbeddingBackward& op, const SortedKeys& sorted,
                    const int32_t* pieces, float* partial) {
   const int64_t n = op.ids.rows(), columns = op.dy.columns(), slabs = div_up(columns, kThreads * N);
-  launch(ctx, "embedding_backward", sum_pieces_kernel<N, DY>, {grid_of(n * slabs), kThreads}, sorted.key,
+  launch(ctx, "embedding_sum_pieces", sum_pieces_kernel<N, DY>, {grid_of(n * slabs), kThreads}, sorted.key,
          sorted.position, pieces, op.dy.ptr<DY>(), op.dy.row_stride, op.dtable.ptr<float>(),
          op.dtable.row_stride, partial, columns, slabs);
-  launch(ctx, "embedding_backward", sum_partials_kernel<N>, {grid_of(div_up(n, kPiece) * slabs), kThreads},
-         sorted.key, pieces, n, partial, op.dtable.ptr<float>(), op.dtable.row_stride, columns, slabs);
+  launch(ctx, "embedding_sum_partials", sum_partials_kernel<N>,
+         {grid_of(div_up(n, kPiece) * slabs), kThreads}, sorted.key, pieces, n, partial,
+         op.dtable.ptr<float>(), op.dtable.row_stride, columns, slabs);
 }
 
 }  // namespace
@@ -194,9 +194,9 @@ void CudaOps::embedding_backward(Context& ctx, const EmbeddingBackward& op) {
   int32_t* const pieces = ctx.scratch->array<int32_t>(T, "embedding.pieces");
   float* const partial = ctx.scratch->array<float>(2 * div_up(T, kPiece) * D, "embedding.partial");
   const Shape each{grid_of(div_up(T, kThreads)), kThreads};
-  launch(ctx, "embedding_backward", keys_kernel, each, op.ids.ptr<int32_t>(), part, op.skip_id, keys, T);
-  const SortedKeys sorted = sort_keys(ctx, "embedding_backward", keys, T, part.rows + 1);
-  launch(ctx, "embedding_backward", pieces_kernel, each, sorted.key, part.rows, pieces, T);
+  launch(ctx, "embedding_keys", keys_kernel, each, op.ids.ptr<int32_t>(), part, op.skip_id, keys, T);
+  const SortedKeys sorted = sort_keys(ctx, keys, T, part.rows + 1);
+  launch(ctx, "embedding_pieces", pieces_kernel, each, sorted.key, part.rows, pieces, T);
   const bool aligned = access_width(D, op.dy, op.dtable) == 8;
   if (from_bf16)
     aligned ? add_gradients<8, bf16>(ctx, op, sorted, pieces, partial)

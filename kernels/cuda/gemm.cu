@@ -83,7 +83,7 @@ void CudaOps::gemm(Context& ctx, const Gemm& op) {
 
 void CudaOps::grouped_gemm(Context& ctx, const GroupedGemm& op) {
   check_experts(op);
-  if (op.host_offsets && large_experts(op)) return products_->experts(ctx, op);
+  if (op.host_offsets && large_experts(op) && products_->experts(ctx, op)) return;
   (op.a.dtype == DType::bf16 ? start_experts_bf16 : start_experts_f32)(ctx, op);
 }
 

@@ -35,6 +35,23 @@ ExpertProducts expert_products(const GroupedGemm& op);
 void start_experts_bf16(const Context& ctx, const GroupedGemm& op);
 void start_experts_f32(const Context& ctx, const GroupedGemm& op);
 
+/// start.operator()<Kind, C>(): C the type of the call's results.
+template <class Start>
+void with_expert_types(const GroupedGemm& op, const Start& start) {
+  auto of_kind = [&]<ExpertKind Kind>() {
+    op.y.dtype == DType::bf16 ? start.template operator()<Kind, bf16>()
+                              : start.template operator()<Kind, float>();
+  };
+  switch (op.kind) {
+    case ExpertKind::forward:
+      return of_kind.template operator()<ExpertKind::forward>();
+    case ExpertKind::input_gradient:
+      return of_kind.template operator()<ExpertKind::input_gradient>();
+    case ExpertKind::weight_gradient:
+      return start.template operator()<ExpertKind::weight_gradient, float>();
+  }
+}
+
 /// Blocks of the whole call, and of one expert's weight gradient.
 inline int64_t expert_blocks(const GroupedGemm& op, const ExpertProducts& g) {
   return g.m_tiles * g.n_tiles * (op.kind == ExpertKind::weight_gradient ? g.experts : 1);

@@ -117,7 +117,7 @@ __device__ __forceinline__ void store_pair(C* c, float x, float y, int left, boo
 }
 
 template <ExpertKind Kind, class C, bool Aligned>
-__global__ void __launch_bounds__(kThreads, 2) experts_bf16_kernel(ExpertProducts g) {
+__global__ void __launch_bounds__(kThreads, Aligned ? 2 : 1) experts_bf16_kernel(ExpertProducts g) {
   constexpr bool kContiguousA = Kind != ExpertKind::weight_gradient,
                  kContiguousB = Kind == ExpertKind::forward;
   ExpertTile tile;
@@ -182,16 +182,7 @@ void start(const Context& ctx, const GroupedGemm& op) {
 }  // namespace
 
 void start_experts_bf16(const Context& ctx, const GroupedGemm& op) {
-  const bool bf16_y = op.y.dtype == DType::bf16;
-  switch (op.kind) {
-    case ExpertKind::forward:
-      return (bf16_y ? start<ExpertKind::forward, bf16> : start<ExpertKind::forward, float>)(ctx, op);
-    case ExpertKind::input_gradient:
-      return (bf16_y ? start<ExpertKind::input_gradient, bf16>
-                     : start<ExpertKind::input_gradient, float>)(ctx, op);
-    case ExpertKind::weight_gradient:
-      return start<ExpertKind::weight_gradient, float>(ctx, op);
-  }
+  with_expert_types(op, [&]<ExpertKind Kind, class C>() { start<Kind, C>(ctx, op); });
 }
 
 }  // namespace jambalaya::cuda

@@ -107,16 +107,7 @@ void start(const Context& ctx, const GroupedGemm& op) {
 }  // namespace
 
 void start_experts_f32(const Context& ctx, const GroupedGemm& op) {
-  const bool bf16_y = op.y.dtype == DType::bf16;
-  switch (op.kind) {
-    case ExpertKind::forward:
-      return (bf16_y ? start<ExpertKind::forward, bf16> : start<ExpertKind::forward, float>)(ctx, op);
-    case ExpertKind::input_gradient:
-      return (bf16_y ? start<ExpertKind::input_gradient, bf16>
-                     : start<ExpertKind::input_gradient, float>)(ctx, op);
-    case ExpertKind::weight_gradient:
-      return start<ExpertKind::weight_gradient, float>(ctx, op);
-  }
+  with_expert_types(op, [&]<ExpertKind Kind, class C>() { start<Kind, C>(ctx, op); });
 }
 
 }  // namespace jambalaya::cuda

@@ -74,7 +74,7 @@ void select_rows(const Context& ctx, const Tensor& x, const int32_t* rows, const
                  const Tensor& y) {
   auto go = [&]<int N, class Act>() {
     const int64_t packs = y.columns() / N;
-    launch(ctx, "head_loss", select_rows_kernel<N, Act>,
+    launch(ctx, "head_select_rows", select_rows_kernel<N, Act>,
            {grid_of(div_up(y.rows() * packs, kThreads)), kThreads}, x.ptr<Act>(), x.row_stride, rows, count,
            y.ptr<Act>(), y.row_stride, y.rows(), packs);
   };
@@ -182,14 +182,14 @@ void CudaOps::head_loss(Context& ctx, const HeadLoss& op) {
   for (int64_t begin = 0; begin < T; begin += room_tokens) {
     const int64_t n = std::min(room_tokens, T - begin);
     const SoftmaxChunk chunk = chunk_of(op, room, begin, n);
-    launch(ctx, "head_loss", list_counted_kernel, {1, 32 * kListWarps}, chunk.targets, n, room.token,
+    launch(ctx, "head_list_counted", list_counted_kernel, {1, 32 * kListWarps}, chunk.targets, n, room.token,
            room.row_of, room.count, chunk.nll_of_token, chunk.correct_of_token);
     const Tensor h = room.gathered.slice_rows(0, n),
                  logits = room.logits.slice_rows(0, n).slice_columns(0, V);
     select_rows(ctx, op.h.slice_rows(begin, begin + n), room.token, room.count, h);
     products_->gemm(ctx, {.a = h, .b = op.w, .c = logits, .transpose_b = true});
     softmax(ctx, op, chunk);
-    launch(ctx, "head_loss", add_losses_kernel, {1, kThreads}, room.nll, room.lse, room.count,
+    launch(ctx, "head_add_losses", add_losses_kernel, {1, kThreads}, room.nll, room.lse, room.count,
            op.loss_sum.ptr<double>());
     if (!op.dh) continue;
     Tensor dlogits = logits;

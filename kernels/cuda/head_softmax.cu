@@ -214,17 +214,19 @@ int64_t shared_memory(const AcceleratorProperties& gpu) {
 
 void softmax_statistics(const Context& ctx, const SoftmaxChunk& chunk) {
   with_warps(chunk.columns, [&]<int Warps>() {
-    launch(ctx, "head_loss", softmax_kernel<Warps, float, false>, {grid_of(chunk.tokens), 32 * Warps}, chunk);
+    launch(ctx, "head_softmax_statistics", softmax_kernel<Warps, float, false>,
+           {grid_of(chunk.tokens), 32 * Warps}, chunk);
   });
 }
 
 void softmax_losses(const Context& ctx, const SoftmaxChunk& chunk) {
-  launch(ctx, "head_loss", losses_kernel, {grid_of(div_up(chunk.tokens, 128)), 128}, chunk);
+  launch(ctx, "head_softmax_losses", losses_kernel, {grid_of(div_up(chunk.tokens, 128)), 128}, chunk);
 }
 
 void softmax_gradients(const Context& ctx, const SoftmaxChunk& chunk, bool bf16_gradients) {
   with_warps(chunk.columns, [&]<int Warps>() {
-    launch(ctx, "head_loss", bf16_gradients ? gradients_kernel<Warps, bf16> : gradients_kernel<Warps, float>,
+    launch(ctx, "head_softmax_gradients",
+           bf16_gradients ? gradients_kernel<Warps, bf16> : gradients_kernel<Warps, float>,
            {grid_of(chunk.tokens), 32 * Warps}, chunk);
   });
 }
@@ -236,7 +238,7 @@ void softmax_all(const Context& ctx, const SoftmaxChunk& chunk, bool bf16_gradie
                   bytes = std::max<int64_t>(0, chunk.stride - in_registers) * 4;
     whole = bytes <= shared_memory(ctx.accelerator->properties());
     if (whole)
-      launch(ctx, "head_loss",
+      launch(ctx, "head_softmax",
              bf16_gradients ? softmax_kernel<Warps, bf16, true> : softmax_kernel<Warps, float, true>,
              {grid_of(chunk.tokens), 32 * Warps, size_t(bytes)}, chunk);
   });

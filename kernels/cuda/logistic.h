@@ -1,10 +1,9 @@
 // The logistic function, SiLU and softplus in fp32, from the machine's exponential and reciprocal.
 #pragma once
+#include "kernels/cuda/constants.h"
 #include "kernels/cuda/ptx.h"
 
 namespace jambalaya::cuda {
-
-constexpr float kLog2e = 1.44269504f, kLn2 = 0.693147181f;
 
 struct Logistic {
   float value, complement;  ///< sigmoid(x) and 1 - sigmoid(x), neither by subtraction
@@ -12,7 +11,7 @@ struct Logistic {
 /// Relative error about 3e-7 + 1e-7 |x|. The exponential is kept below 2^125, so that its reciprocal is no
 /// subnormal number and complement = e value reaches 1. NaN stays NaN through the caller's factor x.
 __device__ __forceinline__ Logistic logistic(float x) {
-  const float e = ex2(fminf(-kLog2e * x, 125.f));
+  const float e = ex2(fminf(-kLog2E * x, 125.f));
   const float value = rcp(1.f + e);
   return {value, e * value};
 }
@@ -31,10 +30,10 @@ struct Softplus {
 /// itself is corrected for the rounding of x log2(e), which would cost 2e-6 at x = -30. The slope is the
 /// logistic function.
 __device__ __forceinline__ Softplus softplus_and_slope(float x) {
-  constexpr float kLog2eRest = 1.92596299e-8f;  // log2(e) - kLog2e
-  const float m = fmaxf(-fabsf(x), -87.f), y = m * kLog2e;
+  constexpr float kLog2ERest = 1.92596299e-8f;  // log2(e) - kLog2E
+  const float m = fmaxf(-fabsf(x), -87.f), y = m * kLog2E;
   float w = ex2(y);
-  w = fmaf(w * kLn2, fmaf(m, kLog2eRest, fmaf(m, kLog2e, -y)), w);
+  w = fmaf(w * kLn2, fmaf(m, kLog2ERest, fmaf(m, kLog2E, -y)), w);
   const float t = w * rcp(w + 2.f), q = t * t, twice = t + t;
   float p = fmaf(1.400599991e-1f, q, 1.400090135e-1f);
   p = fmaf(p, q, 2.001076370e-1f);

@@ -230,7 +230,7 @@ template <class H, class Y>
 void start_forward(const Context& ctx, const ForwardArgs& a, bool aligned, int64_t rows) {
   choose(aligned, a.columns, [&]<int P, int W>() {
     if constexpr (P == 0)
-      launch(ctx, "rms_norm_forward", forward_twice_kernel<W, warps_of_twice(W), H, Y>,
+      launch(ctx, "rms_norm_forward_twice", forward_twice_kernel<W, warps_of_twice(W), H, Y>,
              {grid_of(rows), 32 * warps_of_twice(W)}, a);
     else
       launch(ctx, "rms_norm_forward", forward_kernel<P, W, H, Y>, {grid_of(rows), 32 * W}, a);
@@ -241,7 +241,7 @@ template <class DY, class H, class DH>
 void start_backward(const Context& ctx, const BackwardArgs& a, bool aligned, int64_t blocks) {
   choose(aligned, a.columns, [&]<int P, int W>() {
     if constexpr (P == 0)
-      launch(ctx, "rms_norm_backward", backward_twice_kernel<W, warps_of_twice(W), DY, H, DH>,
+      launch(ctx, "rms_norm_backward_twice", backward_twice_kernel<W, warps_of_twice(W), DY, H, DH>,
              {grid_of(blocks), 32 * warps_of_twice(W)}, a);
     else
       launch(ctx, "rms_norm_backward", backward_kernel<P, W, DY, H, DH>, {grid_of(blocks), 32 * W}, a);
@@ -326,7 +326,7 @@ void CudaOps::rms_norm_backward(Context& ctx, const RmsNormBackward& op) {
   else
     act_kind(op.h) ? start_backward<float, bf16>(ctx, a, dh, aligned, blocks)
                    : start_backward<float, float>(ctx, a, dh, aligned, blocks);
-  add_partials(ctx, "rms_norm_backward", partial.ptr<float>(), blocks, D, op.dweight.ptr<float>(), D);
+  add_partials(ctx, "rms_norm_sum_partials", partial.ptr<float>(), blocks, D, op.dweight.ptr<float>(), D);
 }
 
 }  // namespace jambalaya::cuda

@@ -27,8 +27,15 @@ bool blocking() {
 CudaOps::CudaOps(const AcceleratorProperties& properties)
     : products_(make_products(properties)),
       attention_(make_attention_library(properties)),
-      name_(cat("cuda (", properties.name, "; products: ", products_->name(),
-                "; attention: ", attention_->status(), ")")) {}
+      device_name_(properties.name) {}
 CudaOps::~CudaOps() = default;
+
+const char* CudaOps::name() const {
+  std::lock_guard lock(mutex_);
+  return names_
+      .insert(cat("cuda (", device_name_, "; products: ", products_->name(),
+                  "; attention: ", attention_->status(), ")"))
+      .first->c_str();
+}
 
 }  // namespace jambalaya::cuda

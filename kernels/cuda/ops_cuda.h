@@ -4,6 +4,9 @@
 // (computation and communication).
 #pragma once
 #include <memory>
+#include <mutex>
+#include <set>
+#include <string>
 
 #include "kernels/ops.h"
 
@@ -16,7 +19,9 @@ class CudaOps final : public Ops {
  public:
   CudaOps(const AcceleratorProperties& properties);
   ~CudaOps() override;
-  const char* name() const override { return name_.c_str(); }
+  /// "cuda (NVIDIA H200; products: cuBLASLt 13.1; attention: cuDNN 9.19.0)": as it stands, since a library
+  /// may refuse later what it was expected to take. What was told before stays valid. From any thread.
+  const char* name() const override;
 
   void gemm(Context&, const Gemm&) override;
   void grouped_gemm(Context&, const GroupedGemm&) override;
@@ -58,7 +63,9 @@ class CudaOps final : public Ops {
  private:
   std::unique_ptr<Products> products_;
   std::unique_ptr<AttentionLibrary> attention_;
-  std::string name_;  ///< "cuda (NVIDIA H200; products: cuBLASLt 13.1; attention: cuDNN 9.19.0)"
+  std::string device_name_;
+  mutable std::mutex mutex_;  ///< of the names that were told
+  mutable std::set<std::string> names_;
 };
 
 }  // namespace jambalaya::cuda

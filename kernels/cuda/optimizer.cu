@@ -15,8 +15,7 @@ constexpr int kThreads = 256, kWarps = kThreads / 32;
 /// Elements of a thread's access, 16 or 32 bytes.
 constexpr int kPack = 8;
 
-// ---- sum of squares
-// ----------------------------------------------------------------------------------------
+// ---- sum of squares ----
 
 /// Partial sums: at most this many of a row (packed tensors are one row), of at least this many elements
 /// each. Shapes alone decide.
@@ -90,12 +89,11 @@ void start(const Context& ctx, const SumSquares& op) {
                       (rows == 1 || stride * int64_t(sizeof(T)) % 16 == 0);
   launch(ctx, "sum_squares", sum_squares_kernel<T>, {grid_of(count), kThreads}, op.x.ptr<T>(), stride,
          columns, across, each, vector, squares, largest);
-  launch(ctx, "sum_squares", finish_squares_kernel, {1, kThreads}, squares, largest, count, op.weight,
+  launch(ctx, "finish_squares", finish_squares_kernel, {1, kThreads}, squares, largest, count, op.weight,
          op.out.ptr<double>());
 }
 
-// ---- AdamW
-// -------------------------------------------------------------------------------------------------
+// ---- AdamW ----
 
 struct AdamWArgs {
   float *param, *m, *v;

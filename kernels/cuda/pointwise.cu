@@ -126,8 +126,7 @@ void start(const Context& ctx, const AddBias& op) {
   access_width(op.x.columns(), op.x, bias) == 8 ? go.template operator()<8>() : go.template operator()<1>();
 }
 
-// ---- gradient of a bias
-// ------------------------------------------------------------------------------------
+// ---- gradient of a bias ----
 
 /// At most this many partial sums, of at least this many rows each: shapes alone decide.
 constexpr int64_t kMaxPartials = 256, kMinRows = 64;
@@ -175,7 +174,8 @@ void start(const Context& ctx, const BiasBackward& op) {
            op.dy.row_stride, rows, columns, rows_each, partial.ptr<float>());
   };
   access_width(columns, op.dy, partial) == 8 ? go.template operator()<8>() : go.template operator()<1>();
-  add_partials(ctx, "bias_backward", partial.ptr<float>(), count, columns, op.dbias.ptr<float>(), columns);
+  add_partials(ctx, "bias_sum_partials", partial.ptr<float>(), count, columns, op.dbias.ptr<float>(),
+               columns);
 }
 
 }  // namespace

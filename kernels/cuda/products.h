@@ -15,8 +15,11 @@ class Products {
   /// gives the same bits, whatever was called before: one algorithm is kept for each shape.
   virtual void gemm(Context& ctx, const Gemm& op) = 0;
   /// As Ops::grouped_gemm with host_offsets: one product per expert, all by one algorithm that follows from
-  /// shapes alone, so that a row's sums do not depend on how many rows came to its expert.
-  virtual void experts(Context& ctx, const GroupedGemm& op) = 0;
+  /// shapes alone, so that a row's sums do not depend on how many rows came to its expert. False, and nothing
+  /// is enqueued, where one algorithm cannot do that: f32 operands and a bf16 result, or the library refuses
+  /// it for an expert with one row, with all rows, or with as many as an expert here has. (The last is the
+  /// one answer that is not of shapes alone, for a library that takes both ends and refuses a count between.)
+  [[nodiscard]] virtual bool experts(Context& ctx, const GroupedGemm& op) = 0;
   virtual const char* name() const = 0;  ///< "cuBLASLt 13.1"
 };
 std::unique_ptr<Products> make_products(const AcceleratorProperties& properties);

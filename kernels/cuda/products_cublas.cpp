@@ -21,6 +21,7 @@
 #include <map>
 #include <mutex>
 #include <numeric>
+#include <vector>
 
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/products.h"
@@ -30,6 +31,7 @@ namespace {
 
 constexpr size_t kWorkspace = size_t(64) << 20;  // bytes that an algorithm may ask for
 constexpr int64_t kAlignment = 16;               // bytes; no kernel asks for more
+using ExpertKind = GroupedGemm::Kind;
 
 std::string describe(const Gemm& op) {
   return cat(op.a.describe(), op.transpose_a ? "^T" : "", " times ", op.b.describe(),
@@ -124,7 +126,7 @@ class CublasProducts final : public Products {
   const char* name() const override { return name_.c_str(); }
 
   void gemm(Context& ctx, const Gemm& op) override;
-  void experts(Context& ctx, const GroupedGemm& op) override;
+  bool experts(Context& ctx, const GroupedGemm& op) override;
 
  private:
   cublasComputeType_t compute_of(const Problem& p) const {
@@ -134,6 +136,8 @@ class CublasProducts final : public Products {
   void multiply(Context& ctx, const Gemm& op, const Problem& problem, Call& call,
                 const Algorithm& algorithm) const;
   void through_f32(Context& ctx, const Gemm& op);
+  /// Whether the algorithm can do that problem; sets its workspace.
+  bool takes(const Problem& p, Algorithm& algorithm) const;
 
   std::string name_;
   int32_t multiprocessors_;
@@ -215,32 +219,50 @@ int64_t planned_rows(const GroupedGemm& op) {
   return int64_t(std::bit_ceil(uint64_t(std::max<int64_t>(1, op.a.rows() / op.w.rows()))));
 }
 
-void CublasProducts::experts(Context& ctx, const GroupedGemm& op) {
-  const bool weight_gradient = op.kind == GroupedGemm::Kind::weight_gradient;
+/// The same product for an expert with that many rows.
+Problem with_rows(Problem p, ExpertKind kind, int64_t rows) {
+  p.second.columns = rows;
+  (kind == ExpertKind::weight_gradient ? p.first : p.c).columns = rows;
+  return p;
+}
+
+bool CublasProducts::takes(const Problem& p, Algorithm& algorithm) const {
+  Call call(p, compute_of(p), multiprocessors_);
+  cublasLtMatmulHeuristicResult_t result{};
+  const cublasStatus_t status = cublasLtMatmulAlgoCheck(handle_, &call.operation, &call.first, &call.second,
+                                                        &call.c, &call.c, &algorithm.algo, &result);
+  if (status != CUBLAS_STATUS_SUCCESS || result.workspaceSize > kWorkspace) return false;
+  algorithm.workspace = result.workspaceSize;
+  return true;
+}
+
+bool CublasProducts::experts(Context& ctx, const GroupedGemm& op) {
+  if (op.a.dtype == DType::f32 && op.y.dtype == DType::bf16 && op.kind != ExpertKind::weight_gradient)
+    return false;
+  struct Part {
+    Gemm product;
+    Problem problem;
+    Algorithm algorithm;
+  };
+  std::vector<Part> parts;
   for (int64_t x = 0; x < op.w.rows(); x++) {
     const int64_t begin = op.host_offsets[x], end = op.host_offsets[x + 1];
     if (begin == end) continue;
     const Gemm product = expert_product(op, x, begin, end);
-    if (product.a.dtype == DType::f32 && product.c.dtype == DType::bf16) {
-      through_f32(ctx, product);
-      continue;
-    }
     // Sums over K must not be cut by the number of rows either, so they are not cut at all.
     const Problem problem(product, false);
-    Problem planned = problem;
-    planned.second.columns = planned_rows(op);
-    (weight_gradient ? planned.first : planned.c).columns = planned_rows(op);
-    Algorithm chosen = algorithm(planned, product);
-    Call call(problem, compute_of(problem), multiprocessors_);
-    cublasLtMatmulHeuristicResult_t result{};
-    const cublasStatus_t fits = cublasLtMatmulAlgoCheck(handle_, &call.operation, &call.first, &call.second,
-                                                        &call.c, &call.c, &chosen.algo, &result);
-    if (fits == CUBLAS_STATUS_SUCCESS && result.workspaceSize <= kWorkspace)
-      chosen.workspace = result.workspaceSize;
-    else  // not for so few or so many rows
-      chosen = algorithm(problem, product);
-    multiply(ctx, product, problem, call, chosen);
+    Algorithm chosen = algorithm(with_rows(problem, op.kind, planned_rows(op)), product);
+    if (parts.empty())
+      for (const int64_t rows : {int64_t(1), op.a.rows()})
+        if (!takes(with_rows(problem, op.kind, rows), chosen)) return false;
+    if (!takes(problem, chosen)) return false;
+    parts.push_back({product, problem, chosen});
   }
+  for (const Part& part : parts) {
+    Call call(part.problem, compute_of(part.problem), multiprocessors_);
+    multiply(ctx, part.product, part.problem, call, part.algorithm);
+  }
+  return true;
 }
 
 }  // namespace

@@ -123,7 +123,7 @@ __global__ void place_kernel(const int32_t* keys, const int32_t* positions, int6
 
 }  // namespace
 
-SortedKeys sort_keys(const Context& ctx, const char* name, int32_t* keys, int64_t n, int64_t limit) {
+SortedKeys sort_keys(const Context& ctx, int32_t* keys, int64_t n, int64_t limit) {
   JAMBALAYA_CHECK(n <= 0x7fffffff && limit >= 1 && limit <= 0x7fffffff, n, " keys below ", limit);
   const int bits = std::max(1, int(std::bit_width(uint64_t(limit - 1)))),
             passes = (bits + kMaxBits - 1) / kMaxBits, digit = (bits + passes - 1) / passes,
@@ -136,9 +136,9 @@ SortedKeys sort_keys(const Context& ctx, const char* name, int32_t* keys, int64_
   const int32_t* positions = nullptr;
   for (int pass = 0; pass < passes; pass++) {
     const Shape shape{grid_of(tiles), 32 * kWarps};
-    launch(ctx, name, count_kernel, shape, from, n, pass * digit, bins, totals);
-    launch(ctx, name, scan_kernel, {1, 32 * kScanWarps}, totals, bins * tiles);
-    launch(ctx, name, place_kernel, shape, from, positions, n, pass * digit, bins, totals, to,
+    launch(ctx, "radix_count", count_kernel, shape, from, n, pass * digit, bins, totals);
+    launch(ctx, "radix_scan", scan_kernel, {1, 32 * kScanWarps}, totals, bins * tiles);
+    launch(ctx, "radix_place", place_kernel, shape, from, positions, n, pass * digit, bins, totals, to,
            places[pass % 2]);
     positions = places[pass % 2];
     std::swap(from, to);

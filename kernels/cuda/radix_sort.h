@@ -10,7 +10,7 @@ struct SortedKeys {
 };
 
 /// Sorts the n < 2^31 keys, each in [0, limit). `keys` is used up. The results and some memory besides (12
-/// bytes a key and a little) are taken from ctx.scratch: the caller holds an ArenaScope. `name` is told in errors.
-SortedKeys sort_keys(const Context& ctx, const char* name, int32_t* keys, int64_t n, int64_t limit);
+/// bytes a key and a little) are taken from ctx.scratch: the caller holds an ArenaScope.
+SortedKeys sort_keys(const Context& ctx, int32_t* keys, int64_t n, int64_t limit);
 
 }  // namespace jambalaya::cuda

@@ -71,7 +71,7 @@ __global__ void scale_copy_f64_kernel(const double* x, int64_t x_stride, double*
 
 void start_f64(const Context& ctx, const ScaleCopy& op) {
   const int64_t rows = op.x.rows(), columns = op.x.columns();
-  launch(ctx, "scale_copy", scale_copy_f64_kernel, {grid_of(div_up(rows * columns, kThreads)), kThreads},
+  launch(ctx, "scale_copy_f64", scale_copy_f64_kernel, {grid_of(div_up(rows * columns, kThreads)), kThreads},
          op.x.ptr<double>(), op.x.row_stride, op.y.ptr<double>(), op.y.row_stride, rows, columns,
          double(op.alpha), op.accumulate);
 }

@@ -196,9 +196,8 @@ __device__ __forceinline__ int tile_count(int64_t t, int64_t end) {
 }
 
 template <class A, int kLanes, bool kAsync, bool kOneBlock>
-__global__ __launch_bounds__(kScanThreads) void scan_forward_kernel(ScanStream<A> in, ForwardOutputs<A> out,
-                                                                    const ScanPiece* pieces, int64_t groups,
-                                                                    const float* entering) {
+__global__ __launch_bounds__(kScanThreads, kLanes == 1 ? 4 : 5) void scan_forward_kernel(
+    ScanStream<A> in, ForwardOutputs<A> out, const ScanPiece* pieces, int64_t groups, const float* entering) {
   using Walk = ForwardWalk<A, kLanes, kAsync, kOneBlock>;
   const ScanPiece piece = pieces[blockIdx.x / groups];
   Walk walk{in, out, *dynamic_shared<typename Walk::Tile>()};

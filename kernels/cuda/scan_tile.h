@@ -52,7 +52,7 @@ __device__ __forceinline__ void stage_coefficients(float* to, const float* from,
 /// A log2(e) of channel e and state n.
 template <class A>
 __device__ __forceinline__ float decay_rate(const ScanStream<A>& in, int64_t e, int64_t n) {
-  return e < in.channels && n < in.states ? -expf(in.a_log[e * in.states + n]) * kLog2e : 0.f;
+  return e < in.channels && n < in.states ? -expf(in.a_log[e * in.states + n]) * kLog2E : 0.f;
 }
 
 /// kStates states from n on of channel e, between registers and an entry [N, E]; a null source is zero.

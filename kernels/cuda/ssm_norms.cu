@@ -186,7 +186,7 @@ void CudaOps::ssm_norms_backward(Context& ctx, const SsmNormsBackward& op) {
   auto add = [&](const Tensor& weight, const Tensor& dweight, int64_t column, int64_t width) {
     if (!weight) return;
     check_packed(dweight, DType::f32, {width}, "gradient of a weight");
-    add_partials(ctx, "ssm_norms_backward", partial + column, count, P, dweight.ptr<float>(), width);
+    add_partials(ctx, "ssm_norms_sum_partials", partial + column, count, P, dweight.ptr<float>(), width);
   };
   add(op.w_dt, op.dw_dt, 0, R);
   add(op.w_b, op.dw_b, R, N);

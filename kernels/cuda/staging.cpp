@@ -30,12 +30,15 @@ void Staging::retire_oldest() {
   used_ -= oldest.bytes;
 }
 
+void Staging::prepare() {
+  if (ring_) return;
+  void* memory = nullptr;
+  check(cudaHostAlloc(&memory, size_t(kRing), cudaHostAllocPortable), "cudaHostAlloc");
+  ring_ = static_cast<char*>(memory);
+}
+
 char* Staging::take(int64_t bytes) {
-  if (!ring_) {
-    void* memory = nullptr;
-    check(cudaHostAlloc(&memory, size_t(kRing), cudaHostAllocPortable), "cudaHostAlloc");
-    ring_ = static_cast<char*>(memory);
-  }
+  prepare();
   bytes = div_up(bytes, kAlignment) * kAlignment;
   const bool wraps = head_ + bytes > kRing;
   const int64_t left_over = wraps ? kRing - head_ : 0;

@@ -18,6 +18,8 @@ class Staging {
   Staging(const Staging&) = delete;
   Staging& operator=(const Staging&) = delete;
 
+  /// Allocates the ring, which the first copy does otherwise: page-locking may wait for the whole device.
+  void prepare();
   /// Enqueues the copy of a matrix of bytes, whose source has been read at return.
   void copy(char* to, int64_t to_pitch, const char* from, int64_t from_pitch, int64_t row_bytes,
             int64_t rows);

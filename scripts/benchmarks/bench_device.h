@@ -24,13 +24,17 @@ class BenchDevice {
   Tensor uniform(DType dtype, std::initializer_list<int64_t> shape, double low = -1, double high = 1);
   Tensor zeros(DType dtype, std::initializer_list<int64_t> shape);
   Tensor copy_of(const std::vector<int32_t>& values);
+  /// `docs` with its arrays in the device's memory too, once, as a model's pass uploads them. On the CPU as
+  /// it is.
+  Documents upload(const Documents& docs);
 
   /// Best of several timings of enough repetitions to fill `seconds` each, after one that is not counted.
+  /// Once two seconds are spent no further timing begins.
   double seconds_of(const std::function<void()>& work, double seconds = 0.03);
-  /// Bytes a second of a copy of 1 GiB within the device, read and written both counted.
-  double copy_bytes_per_second();
-  /// FLOP/s of the best dense product at 8192 x 8192 x 8192 (1024 on a CPU).
-  double product_flops(DType dtype);
+  /// Bytes a second of a copy of `megabytes` MiB within the device, read and written both counted.
+  double copy_bytes_per_second(int64_t megabytes);
+  /// FLOP/s of a product n x n x n, by the algorithm that the backend chooses.
+  double product_flops(DType dtype, int64_t n);
 
   std::string name() const;
   const AcceleratorProperties* properties() const {

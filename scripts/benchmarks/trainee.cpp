@@ -1,5 +1,8 @@
 #include "scripts/benchmarks/trainee.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "kernels/philox.h"
 
 namespace jambalaya::bench {
@@ -16,21 +19,19 @@ Trainee::Trainee(BenchDevice& device, const ModelConfig& config, Precision preci
   parameters_.refresh_compute(ctx);
   m_ = state_.tensor(DType::f32, {parameters_.flat_size()}, "first moment");
   v_ = state_.tensor(DType::f32, {parameters_.flat_size()}, "second moment");
-  sums_ = state_.tensor(DType::f64, {kLossSums}, "loss sums");
+  readings_ = state_.tensor(DType::f64, {kLossSums + 2}, "loss sums, gradient norm");
   grad_scale_ = state_.tensor(DType::f32, {2}, "gradient scale");
   clear(ctx, m_);
   clear(ctx, v_);
-  const float scale[2] = {1, 0};
-  copy(ctx, make_tensor(scale, {2}), grad_scale_);
   synchronize(ctx);
 }
 
-void Trainee::step(const std::vector<int64_t>& lengths, int64_t step) {
+Trainee::Report Trainee::step(const std::vector<int64_t>& lengths, int64_t step) {
   Context& ctx = device_.context();
   Text& text = texts_[step % 2];
   text.documents.assign(lengths);
   text.ids.clear(), text.targets.clear();
-  counted_ = 0;
+  int64_t counted = 0;
   // A sequence with something to learn: the next id depends on the last one, and on chance.
   const uint64_t key = hash_name(uint64_t(step), "text");
   const auto vocabulary = uint64_t(parameters_.config().vocab_size);
@@ -40,17 +41,22 @@ void Trainee::step(const std::vector<int64_t>& lengths, int64_t step) {
       const uint64_t last = i ? uint64_t(text.ids.back()) : 1;
       text.ids.push_back(
           int32_t(chance < 0.7 ? (last * 31 + 7) % vocabulary : uint64_t(chance * double(vocabulary))));
-      if (i) text.targets.back() = text.ids.back(), counted_++;
+      if (i) text.targets.back() = text.ids.back(), counted++;
       text.targets.push_back(-100);
     }
   const auto tokens = int64_t(text.ids.size());
   ArenaScope scope(*ctx.scratch);
   const Batch batch{to_device(ctx, text.ids, *ctx.scratch, "ids"),
                     to_device(ctx, text.targets, *ctx.scratch, "targets"), text.documents.view()};
-  clear(ctx, sums_);
+  clear(ctx, readings_);
   parameters_.zero_gradients(ctx);
-  jamba_.train(ctx, batch, {1.0 / double(counted_), 1, double(tokens)}, sums_);
+  jamba_.train(ctx, batch, {1.0 / double(counted), 1, double(tokens)}, readings_.slice_rows(0, kLossSums));
   const Tensor param = parameters_.owned_master(), grad = parameters_.owned_gradient();
+  ctx.ops->sum_squares(ctx, {.x = grad, .out = readings_.slice_rows(kLossSums, kLossSums + 2)});
+  const std::vector<double> readings = to_host<double>(ctx, readings_);
+  const Report report{readings[kNll] / double(counted), std::sqrt(readings[kLossSums])};
+  const float scale[2] = {float(std::min(1.0, 1 / (report.gradient_norm + 1e-6))), 0};
+  copy(ctx, make_tensor(const_cast<float*>(scale), {2}), grad_scale_);
   for (size_t i = 0; i < parameters_.parts().size(); i++) {
     const Part& part = parameters_.parts()[i];
     const int64_t begin = part.owned, end = begin + part.owned_size();
@@ -63,9 +69,8 @@ void Trainee::step(const std::vector<int64_t>& lengths, int64_t step) {
                          .lr = 1e-3f,
                          .step = step + 1});
   }
+  return report;
 }
-
-double Trainee::loss() { return to_host<double>(device_.context(), sums_)[kNll] / double(counted_); }
 
 uint64_t Trainee::fingerprint() {
   uint64_t hash = 0xcbf29ce484222325ull;  // FNV-1a over words

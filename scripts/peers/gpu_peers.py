@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """What users of a GPU would run instead, timed on this GPU: torch's products and attention, mamba_ssm's scan, and
-transformers' Jamba at the size of step_benchmark. Prints a table and one line "JSON {...}".
+transformers' Jamba at the size of step_benchmark. Prints a table, and after each part a line "JSON {...}" with all that
+is known so far.
 
 Ends with 3 where there is no torch with CUDA. mamba_ssm and transformers are timed where they are installed; mamba_ssm
 is built from its source on PyPI by: pip install --no-build-isolation mamba-ssm (20 minutes on 16 cores; its CUDA scan
@@ -114,9 +115,9 @@ def jamba_step():
 
 for part in (products, attention, scan, jamba_step):
     try:
+        torch.cuda.empty_cache()  # what the part before left
         part()
-    except torch.cuda.OutOfMemoryError as full:
-        record[part.__name__] = f"out of memory: {str(full).splitlines()[0]}"
+    except Exception as problem:  # of a peer: the others are timed all the same
+        record[part.__name__] = f"failed: {type(problem).__name__}: {(str(problem).splitlines() or [''])[0]}"
         print(record[part.__name__])
-    torch.cuda.empty_cache()
-print("JSON " + json.dumps(record))
+    print("JSON " + json.dumps(record), flush=True)

@@ -1,7 +1,6 @@
 #include "tests/emulator/fake_cublaslt.h"
 
 #include <cstring>
-#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -24,7 +23,7 @@ namespace {
 using jambalaya::bf16;
 
 Record the_record;
-int64_t refused_above = std::numeric_limits<int64_t>::max();
+int64_t first_refused = 1, last_refused = 0;
 bool find_nothing = false;
 
 struct Layout {
@@ -96,9 +95,9 @@ Shapes shapes_of(const Operation& op, cublasLtMatrixLayout_t a, cublasLtMatrixLa
 Record& record() { return the_record; }
 void clear() {
   the_record = {};
-  refused_above = std::numeric_limits<int64_t>::max();
+  refuse_between(1, 0);
 }
-void refuse_above(int64_t columns) { refused_above = columns; }
+void refuse_between(int64_t first, int64_t last) { first_refused = first, last_refused = last; }
 void find_none() { find_nothing = true; }
 
 }  // namespace fake_cublaslt
@@ -207,7 +206,8 @@ cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t de
                                        cublasLtMatrixLayout_t, const cublasLtMatmulAlgo_t* algo,
                                        cublasLtMatmulHeuristicResult_t* result) {
   const Shapes s = shapes_of(get<Operation>(desc), a, b, c);
-  if (s.n > refused_above || s.k > refused_above) return CUBLAS_STATUS_NOT_SUPPORTED;
+  for (int64_t length : {s.n, s.k})
+    if (length >= first_refused && length <= last_refused) return CUBLAS_STATUS_NOT_SUPPORTED;
   result->workspaceSize = get<Algorithm>(algo).workspace;
   result->state = CUBLAS_STATUS_SUCCESS;
   return CUBLAS_STATUS_SUCCESS;

@@ -27,8 +27,9 @@ struct Record {
 };
 Record& record();
 void clear();
-/// cublasLtMatmulAlgoCheck refuses algorithms for products with more columns of C or a longer sum.
-void refuse_above(int64_t columns);
+/// cublasLtMatmulAlgoCheck refuses algorithms for products where the columns of C or the length of a sum lie
+/// in [first, last].
+void refuse_between(int64_t first, int64_t last);
 /// The next question finds no algorithm.
 void find_none();
 

@@ -4,6 +4,8 @@
 // behaviour throws (the next wait for the stream tells), and calls on a communicator that is gone end the
 // process.
 //
+// FAKE_NCCL_BEFORE_ALLTOALL, when it is compiled: NCCL 2.27, which has no ncclAlltoAll.
+//
 //   FAKE_NCCL_FAULT=RANK:CALL:KIND   what happens to the CALL-th call (from 1) of that rank of the world
 //     refuse   it fails at once with ncclSystemError
 //     error    it never ends, and ncclCommGetAsyncError says ncclRemoteError
@@ -45,7 +47,7 @@ using jambalaya::DType;
   std::abort();
 }
 
-enum class Kind { all_reduce, all_gather, reduce_scatter, reduce, broadcast, send, receive };
+enum class Kind { all_reduce, all_gather, all_to_all, reduce_scatter, reduce, broadcast, send, receive };
 
 /// One call, and what all ranks must agree on (collectives).
 struct Call {
@@ -138,6 +140,22 @@ void agree(const ncclComm& comm, const Call& call) {
     expect(all[i] == mine[i % 5], "ranks call different collectives, or with different arguments");
 }
 
+/// Block r of `in` goes to rank r, and `out` is filled in order of ranks.
+void exchange_all(const ncclComm& comm, const void* in, size_t bytes, void* out) {
+  Messages messages(comm);
+  for (int r = 0; r < comm.size; r++) {
+    const char* leaves = static_cast<const char*>(in) + size_t(r) * bytes;
+    char* arrives = static_cast<char*>(out) + size_t(r) * bytes;
+    if (r == comm.rank) {
+      std::memcpy(arrives, leaves, bytes);
+      continue;
+    }
+    messages.receive(arrives, bytes, r);
+    messages.send(leaves, bytes, r);
+  }
+  messages.finish();
+}
+
 /// Sums as over a chain of ranks: in the elements' own type at every hop, so that bf16 is rounded each time.
 void reduce_to(const ncclComm& comm, const Call& call, size_t from, size_t n, int root, void* out) {
   const size_t w = width(call.type);
@@ -177,6 +195,9 @@ void run_collective(const ncclComm& comm, const Call& call) {
       break;
     case Kind::all_gather:
       gather_all(comm, call.in, bytes, call.out);
+      break;
+    case Kind::all_to_all:
+      exchange_all(comm, call.in, bytes, call.out);
       break;
     case Kind::broadcast:
       if (comm.rank == call.peer && call.in != call.out)
@@ -278,6 +299,8 @@ ncclResult_t add(ncclComm* comm, cudaStream_t stream, const Call& call) {
   return ncclSuccess;
 }
 
+std::atomic<int> all_to_alls{0};  // calls of ncclAlltoAll: a test asks which way was taken
+
 struct Id {
   int root, number;
 };
@@ -309,7 +332,11 @@ void meet(ncclComm& comm, const Id& id) {
 extern "C" {
 
 ncclResult_t ncclGetVersion(int* version) {
-  *version = NCCL_VERSION_CODE;
+#ifdef FAKE_NCCL_BEFORE_ALLTOALL
+  *version = NCCL_VERSION(2, 27, 7);
+#else
+  *version = std::max(NCCL_VERSION_CODE, NCCL_VERSION(2, 28, 0));
+#endif
   return ncclSuccess;
 }
 const char* ncclGetErrorString(ncclResult_t code) {
@@ -373,6 +400,15 @@ ncclResult_t ncclAllGather(const void* in, void* out, size_t count, ncclDataType
                            cudaStream_t stream) {
   return add(comm, stream, {Kind::all_gather, in, out, count, type, ncclSum, 0});
 }
+#ifndef FAKE_NCCL_BEFORE_ALLTOALL
+ncclResult_t ncclAlltoAll(const void* in, void* out, size_t count, ncclDataType_t type, ncclComm_t comm,
+                          cudaStream_t stream) {
+  if (in == out) misuse("an all-to-all in place");
+  all_to_alls++;
+  return add(comm, stream, {Kind::all_to_all, in, out, count, type, ncclSum, 0});
+}
+#endif
+int fake_nccl_all_to_alls() { return all_to_alls; }
 ncclResult_t ncclReduceScatter(const void* in, void* out, size_t count, ncclDataType_t type, ncclRedOp_t op,
                                ncclComm_t comm, cudaStream_t stream) {
   return add(comm, stream, {Kind::reduce_scatter, in, out, count, type, op, 0});

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <random>
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
@@ -99,9 +100,16 @@ class Engine {
     random_ ^= random_ >> 12, random_ ^= random_ << 25, random_ ^= random_ >> 27;
     return random_ * 0x2545f4914f6cdd1dull;
   }
+  /// Another order in every run, so that repeated runs of the tests try many; told, so that it can be
+  /// repeated.
   static uint64_t seed() {
-    const char* text = std::getenv("JAMBALAYA_EMULATOR_SEED");
-    return 0x9e3779b97f4a7c15ull * (text ? std::strtoull(text, nullptr, 10) + 1 : 1);
+    static const uint64_t chosen = [] {
+      if (const char* text = std::getenv("JAMBALAYA_EMULATOR_SEED")) return std::strtoull(text, nullptr, 10);
+      const unsigned long long drawn = std::random_device()();
+      std::fprintf(stderr, "order of fibres: JAMBALAYA_EMULATOR_SEED=%llu\n", drawn);
+      return drawn;
+    }();
+    return 0x9e3779b97f4a7c15ull * (chosen + 1);
   }
 
   const std::function<void()>* body_ = nullptr;

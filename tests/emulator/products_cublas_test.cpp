@@ -93,7 +93,8 @@ TEST_F(ProductsTest, alignments_are_those_of_every_row) {
 
 class ExpertsTest : public ProductsTest {
  protected:
-  void expect_experts_right(Kind kind, const std::vector<int64_t>& rows, DType act, DType out) {
+  /// Refused: by all of the library, with nothing written.
+  void expect_experts(Kind kind, const std::vector<int64_t>& rows, DType act, DType out, bool refused) {
     const int64_t experts = int64_t(rows.size()), n = 6, k = 10;
     std::vector<int32_t> offsets{0};
     for (int64_t r : rows) offsets.push_back(offsets.back() + int32_t(r));
@@ -121,8 +122,13 @@ class ExpertsTest : public ProductsTest {
                           one.c.rows(), one.c.columns(), one.transpose_a ? one.a.rows() : one.a.columns());
       want.insert(want.end(), part.begin(), part.end());
     }
-    products->experts(*ctx, op);
     const Owned& written = gradient ? w : y;
+    const std::vector<double> before = written.values();
+    EXPECT_EQ(products->experts(*ctx, op), !refused) << int(kind);
+    if (refused) {
+      EXPECT_EQ(written.values(), before) << int(kind);
+      return;
+    }
     EXPECT_LE(relative_l2(written, want), tolerance(written->dtype)) << int(kind);
     EXPECT_TRUE(written.guards_intact());
   }
@@ -131,7 +137,10 @@ class ExpertsTest : public ProductsTest {
 TEST_F(ExpertsTest, right_with_idle_experts) {
   for (Kind kind : {Kind::forward, Kind::input_gradient, Kind::weight_gradient})
     for (DType act : {DType::f32, DType::bf16})
-      for (DType out : {DType::f32, DType::bf16}) expect_experts_right(kind, {0, 7, 1, 0, 30}, act, out);
+      for (DType out : {DType::f32, DType::bf16}) {
+        const bool rounds = act == DType::f32 && out == DType::bf16 && kind != Kind::weight_gradient;
+        expect_experts(kind, {0, 7, 1, 0, 30}, act, out, rounds);
+      }
 }
 
 TEST_F(ExpertsTest, all_experts_of_all_batches_share_one_algorithm_that_does_not_split_sums) {
@@ -139,8 +148,8 @@ TEST_F(ExpertsTest, all_experts_of_all_batches_share_one_algorithm_that_does_not
     fake_cublaslt::clear();
     products = make_products({});
     const auto& record = fake_cublaslt::record();
-    expect_experts_right(kind, {0, 7, 1, 0, 30}, DType::bf16, DType::bf16);
-    expect_experts_right(kind, {8, 8, 8, 8, 6}, DType::bf16, DType::bf16);
+    expect_experts(kind, {0, 7, 1, 0, 30}, DType::bf16, DType::bf16, false);
+    expect_experts(kind, {8, 8, 8, 8, 6}, DType::bf16, DType::bf16, false);
     ASSERT_EQ(record.heuristics.size(), 1u);
     EXPECT_EQ(record.heuristics[0].reduction_schemes, uint32_t(CUBLASLT_REDUCTION_SCHEME_NONE));
     EXPECT_EQ(kind == Kind::weight_gradient ? record.heuristics[0].k : record.heuristics[0].n, 8);  // 38 / 5
@@ -148,14 +157,27 @@ TEST_F(ExpertsTest, all_experts_of_all_batches_share_one_algorithm_that_does_not
   }
 }
 
-TEST_F(ExpertsTest, an_algorithm_that_does_not_fit_an_expert_is_replaced) {
-  fake_cublaslt::refuse_above(20);
-  expect_experts_right(Kind::forward, {2, 30, 3}, DType::bf16, DType::bf16);
+TEST_F(ExpertsTest, a_refused_algorithm_refuses_the_call_however_rows_are_spread) {
   const auto& record = fake_cublaslt::record();
-  ASSERT_EQ(record.heuristics.size(), 2u);
-  EXPECT_EQ(record.heuristics[1].n, 30);
-  EXPECT_EQ(record.products[1].algorithm, 1);
-  EXPECT_EQ(record.products[2].algorithm, 0);
+  for (Kind kind : {Kind::forward, Kind::input_gradient, Kind::weight_gradient})
+    for (const auto& [first, last] : {std::pair<int64_t, int64_t>{25, 1000}, {1, 1}}) {
+      fake_cublaslt::clear();
+      products = make_products({});
+      fake_cublaslt::refuse_between(first, last);
+      // 35 rows each time. Nobody has 25 or one in the first.
+      for (const std::vector<int64_t>& rows : {std::vector<int64_t>{12, 12, 11}, {2, 30, 3}, {34, 1, 0}})
+        expect_experts(kind, rows, DType::bf16, DType::bf16, true);
+      EXPECT_TRUE(record.products.empty());
+      EXPECT_EQ(record.heuristics.size(), 1u) << "an algorithm by an expert's own rows";
+    }
+}
+
+TEST_F(ExpertsTest, an_algorithm_that_does_not_fit_one_expert_refuses_the_call_before_it_begins) {
+  fake_cublaslt::refuse_between(29, 31);
+  expect_experts(Kind::forward, {2, 30, 3}, DType::bf16, DType::bf16, true);
+  EXPECT_TRUE(fake_cublaslt::record().products.empty());
+  expect_experts(Kind::forward, {12, 12, 11}, DType::bf16, DType::bf16, false);
+  EXPECT_EQ(fake_cublaslt::record().heuristics.size(), 1u);
 }
 
 // ---- environment, errors ---------------------------------------------------------------------------------

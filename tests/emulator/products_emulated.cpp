@@ -26,9 +26,10 @@ class EmulatedProducts final : public Products {
   void gemm(Context& ctx, const Gemm& op) override {
     emulator::enqueue(stream_of(ctx), [cpu = cpu_, op] { cpu->gemm(op); });
   }
-  void experts(Context& ctx, const GroupedGemm& op) override {
+  bool experts(Context& ctx, const GroupedGemm& op) override {
     for (int64_t x = 0; x < op.w.rows(); x++)
       gemm(ctx, expert_product(op, x, op.host_offsets[x], op.host_offsets[x + 1]));
+    return true;
   }
   const char* name() const override { return "CPU products"; }
 

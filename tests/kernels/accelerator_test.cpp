@@ -31,6 +31,25 @@ TEST(CudaLibrary, one_that_is_not_there_is_named) {
   EXPECT_EXIT(open_nothing(), testing::ExitedWithCode(int(Exit::usage)), "no CUDA library here");
 }
 
+/// What the process' variable is after the library was asked for devices.
+void expect_kernel_loading(const char* set_by_user, const char* expected) {
+  auto ask = [=] {
+    set_by_user ? setenv("CUDA_MODULE_LOADING", set_by_user, 1) : unsetenv("CUDA_MODULE_LOADING");
+    cuda_devices();
+    const char* value = std::getenv("CUDA_MODULE_LOADING");
+    std::fprintf(stderr, "%s", value ? value : "not set");
+    std::exit(0);
+  };
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(ask(), testing::ExitedWithCode(0), expected);
+}
+
+TEST(CudaLibrary, kernels_are_loaded_at_the_start_unless_the_user_says_otherwise) {
+  if (!on_device()) GTEST_SKIP() << "no device under test";
+  expect_kernel_loading(nullptr, "^EAGER$");
+  expect_kernel_loading("LAZY", "^LAZY$");
+}
+
 class AcceleratorTest : public testing::Test {
  protected:
   void SetUp() override {

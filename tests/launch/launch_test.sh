@@ -18,15 +18,18 @@ expect_said() { grep -q -- "$1" said || fail "nothing was said of: $1"; }
 expect_not_said() { ! grep -q -- "$1" said || fail "was said, but should not: $1"; }
 
 # Ends with the next code of the file `codes`. `wait` instead of a code: until SIGUSR1, then 75. A code after `+`:
-# saves a checkpoint first. A code after `!`: leaves flight records of ranks 0, 2 and 3 first.
+# saves a checkpoint first; after `s`: does a step first. A code after `!`: leaves flight records of ranks 0, 2 and 3
+# first. Starts `true` unless there is a file `refuses`.
 cat >mpirun <<'SH'
 #!/usr/bin/env bash
+[ "${!#}" != true ] || { echo asked >>asked; [ ! -e refuses ]; exit; }
 printf '%s\n' "$@" >words
 code=$(head -n 1 codes)
 sed -i 1d codes
 echo run >>runs
 case $code in
   +*) mkdir -p run/checkpoints && echo "step-$(wc -l <runs)" >run/checkpoints/latest ;;
+  s*) mkdir -p run && echo '{"step": 1}' >>run/metrics.jsonl ;;
   '!'*)
     mkdir -p run/logs
     echo '{"rank": 0, "host": "nodeA", "ranks": 4, "step": 12, "waiting": [{"group": "tensor", "kind": "all_reduce",
@@ -62,7 +65,7 @@ chmod +x mpirun jambalaya scontrol
 
 # launch CODE... [-- OPTION...]: runs the script; mpirun ends with these codes, one run after the other.
 launch() {
-  rm -rf run runs ready
+  rm -rf run runs ready asked
   : >codes
   while [ $# -gt 0 ] && [ "$1" != -- ]; do echo "$1" >>codes && shift; done
   [ $# -eq 0 ] || shift
@@ -83,6 +86,45 @@ restarts_by_code() {
   done
   launch 7 5
   [ "$code $count" = "5 2" ] || fail "ended with $code after $count runs, not with 5 after 2"
+}
+
+an_mpirun_that_can_start_nothing_is_not_asked_again() {
+  touch refuses
+  launch 1 0
+  [ "$code $count" = "1 1" ] || fail "mpirun refuses: ended with $code after $count runs"
+  expect_said 'mpirun starts nothing on these hosts'
+  # A rank that was there and is lost says nothing of mpirun; nor does a host that is lost later.
+  launch 7 1 0
+  [ "$code $count" = "1 2" ] || fail "a lost rank, then a refusal: ended with $code after $count runs"
+  for won in s1 +1; do
+    launch $won 1 0
+    [ "$code $count" = "0 3" ] && [ ! -e asked ] || fail "after a step ($won): ended with $code after $count runs"
+  done
+  rm refuses
+  launch 1 0
+  [ "$code $count" = "0 2" ] && [ -e asked ] || fail "a rank failed: ended with $code after $count runs"
+}
+
+options_behind_the_config_are_pointed_out() {
+  local dry=("$tree/scripts/launch" --jambalaya ./jambalaya --dry-run)
+  for wrong in "config.yaml --gpus-per-node 2" "--ranks 2 config.yaml --host=a:2" "--ranks 2 config.yaml --set a=1 --dry-run"; do
+    code=0
+    # shellcheck disable=SC2086
+    "${dry[@]}" $wrong >/dev/null 2>said || code=$?
+    [ $code -eq 2 ] || fail "$wrong: ended with $code, not 2"
+    expect_said 'stands behind the config'
+  done
+  for wrong in "--ranks -3" "--ranks 0" "--gpus-per-node 0" "--ranks two"; do
+    code=0
+    # shellcheck disable=SC2086
+    "${dry[@]}" $wrong config.yaml >/dev/null 2>said || code=$?
+    [ $code -eq 2 ] || fail "$wrong: ended with $code, not 2"
+    expect_said "is not a whole number from 1 on"
+  done
+  code=0
+  "${dry[@]}" >/dev/null 2>said || code=$?
+  [ $code -eq 2 ] || fail "no config: ended with $code, not 2"
+  expect_said 'required: config$'
 }
 
 restarts_have_a_limit() {
@@ -122,7 +164,7 @@ one_rank_for_each_gpu() {
   printf 'a slots=96\nb\n' >hosts
   local dry=("$tree/scripts/launch" --jambalaya ./jambalaya --dry-run --gpus-per-node 8) line
   line=$(NCCL_DEBUG=WARN JAMBALAYA_ISA=avx2 JAMBALAYA_LAUNCH=x "${dry[@]}" --hostfile hosts --interface eth0 config.yaml)
-  for part in ' -n 16 ' ' --bind-to none --map-by ppr:8:node ' ' -x JAMBALAYA_ISA -x NCCL_DEBUG ' \
+  for part in ' -n 16 ' ' --bind-to none --map-by ppr:8:node:OVERSUBSCRIBE ' ' -x JAMBALAYA_ISA -x NCCL_DEBUG ' \
     ' -x NCCL_SOCKET_IFNAME=eth0 ' ' --hostfile hosts ' ' --mca btl_tcp_if_include eth0 '; do
     case $line in *"$part"*) ;; *) fail "mpirun was not given: $part, but $line" ;; esac
   done
@@ -208,7 +250,8 @@ a_slurm_job_saves_and_queues_again() {
   done
 }
 
-for check in restarts_by_code restarts_have_a_limit words_of_mpirun one_rank_for_each_gpu a_wrong_config_starts_nothing \
+for check in restarts_by_code an_mpirun_that_can_start_nothing_is_not_asked_again restarts_have_a_limit \
+  options_behind_the_config_are_pointed_out words_of_mpirun one_rank_for_each_gpu a_wrong_config_starts_nothing \
   flight_records_become_a_table an_mpirun_that_cannot_end_is_ended a_signal_saves_and_starts_nothing_again \
   a_slurm_job_saves_and_queues_again; do
   $check

@@ -104,28 +104,6 @@ TEST(Communicator, all_reduce_in_several_slices) {
   EXPECT_EQ(wrong, 0);
 }
 
-TEST(Communicator, all_to_all_of_any_counts) {
-  const int ranks = world().size(), rank = world().rank(), columns = 3;
-  // Rank r sends (r + 2 to) % 4 rows to rank `to`; some pairs exchange nothing. Then nobody sends anything.
-  for (int64_t most : {4, 1}) {
-    auto rows = [&](int from, int to) { return int64_t(from + 2 * to) % most; };
-    std::vector<int64_t> send, receive;
-    std::vector<float> in, want;
-    for (int r = 0; r < ranks; r++) {
-      send.push_back(rows(rank, r));
-      receive.push_back(rows(r, rank));
-      for (int64_t i = 0; i < columns * send.back(); i++) in.push_back(element<float>(rank, i, uint64_t(r)));
-      for (int64_t i = 0; i < columns * receive.back(); i++)
-        want.push_back(element<float>(r, i, uint64_t(rank)));
-    }
-    Placed<float> from(in), out(std::vector<float>(want.size()));
-    const int64_t sent = std::accumulate(send.begin(), send.end(), int64_t(0)),
-                  got = std::accumulate(receive.begin(), receive.end(), int64_t(0));
-    world().all_to_all(from.tensor({sent, columns}), send, out.tensor({got, columns}), receive);
-    EXPECT_TRUE(same_bits(out.values(), want));
-  }
-}
-
 /// Rows of rank r in the tests of uneven parts: some ranks have none, and once nobody has any.
 std::vector<int64_t> uneven_rows(int64_t factor) {
   std::vector<int64_t> rows;
@@ -214,22 +192,6 @@ TEST(Communicator, bf16_is_summed_in_fp32_and_rounded_once) {
       ASSERT_EQ(part[i].bits, want[i]) << "reduce-scatter, element " << i;
     }
   }
-}
-
-TEST(Communicator, the_same_rows_can_go_to_several_ranks) {
-  // Everybody gets rows [1, 3) of everybody, and the last rank gets nothing at all.
-  const int ranks = world().size(), rank = world().rank(), last = ranks - 1;
-  std::vector<double> in = contribution<double>(rank, 4 * 2), want;
-  std::vector<int64_t> starts(size_t(ranks), 1), send(size_t(ranks), 2), receive(size_t(ranks), 2);
-  if (ranks > 1) send[size_t(last)] = 0;
-  if (ranks > 1 && rank == last) receive.assign(size_t(ranks), 0);
-  for (int r = 0; r < ranks; r++) {
-    const std::vector<double> theirs = contribution<double>(r, 4 * 2);
-    if (receive[size_t(r)]) want.insert(want.end(), theirs.begin() + 2, theirs.begin() + 6);
-  }
-  Placed<double> from(in), out(std::vector<double>(want.size()));
-  world().all_to_all(from.tensor({4, 2}), starts, send, out.tensor({int64_t(want.size()) / 2, 2}), receive);
-  EXPECT_TRUE(same_bits(out.values(), want));
 }
 
 TEST(Communicator, shift_sends_to_the_right) {
@@ -424,6 +386,8 @@ TEST(Communicator, shapes_that_do_not_fit_are_refused_before_anything_is_sent) {
   EXPECT_THROW(world().reduce_scatter_rows(all, make_tensor(a.data(), {8}), nine), std::exception);
   EXPECT_THROW(world().all_to_all(all, nine, all, eight), std::exception);
   EXPECT_THROW(world().all_to_all(make_tensor(a.data(), {8}), nine, eight, all, eight), std::exception);
+  EXPECT_THROW(world().all_to_all(all, make_tensor(a.data(), {7})), std::exception);
+  EXPECT_THROW(world().all_to_all(all, all), std::exception) << "in place";
   EXPECT_THROW(world().broadcast(all, world().size()), std::exception);
   uint16_t bits = 0;
   EXPECT_THROW(world().all_reduce(make_tensor(&bits, {1})), std::exception);

@@ -95,6 +95,15 @@ TEST_F(LostDevice, an_error_that_comes_later_ends_the_job_before_the_deadline) {
   EXPECT_NE(record(0).find("\"reason\": \"error\""), std::string::npos) << record(0);
 }
 
+TEST_F(LostDevice, an_error_ends_the_job_without_a_deadline_too) {
+  EXPECT_EQ(run("0:5:error", 0), 7) << said;
+  EXPECT_NE(said.find("collective 5 of group 'steps' (all-reduce, 2 ranks): NCCL: remote process exited"),
+            std::string::npos)
+      << said;
+  EXPECT_NE(said.find("; no deadline: exit 7"), std::string::npos) << said;
+  EXPECT_NE(record(0).find("\"reason\": \"error\""), std::string::npos) << record(0);
+}
+
 TEST_F(LostDevice, a_call_that_is_refused_throws_with_the_name_of_the_collective) {
   EXPECT_EQ(run("0:5:refuse", 600), 7) << said;
   EXPECT_NE(said.find("rank 0: collective 5 of group 'steps' (all-reduce, 2 ranks): NCCL: unhandled system "

@@ -137,6 +137,17 @@ TEST(Mesh, refuses_what_does_not_fit_the_world_on_every_rank) {
     EXPECT_THROW(Mesh(world().split(0, "world"), layout, test::device_link()), Error);
 }
 
+TEST(Mesh, groups_of_the_same_ranks_and_thread_keep_one_set_of_buffers) {
+  const bool several = test::device_link() && world().size() > 1;
+  Mesh data(world().split(0, "world"), {}, test::device_link());
+  EXPECT_EQ(data.device_groups(), several ? 2 : 0) << "one for each thread";
+  if (world().size() != 4) return;
+  // Tensor ranks and data ranks apart: world, tensor, data for the computing thread (expert data ranks are
+  // all four), and for the other one those that hold the same dense parameters, and all four.
+  Mesh both(world().split(0, "world"), {.tensor = 2}, test::device_link());
+  EXPECT_EQ(both.device_groups(), several ? 5 : 0);
+}
+
 TEST(Mesh, knows_the_hosts) {
   Mesh mesh(world().split(0, "world"), {}, test::device_link());
   for (int r = 0; r < mesh.size(); r++)

@@ -113,9 +113,18 @@ TEST_F(WatchdogJob, a_rank_that_comes_back_in_time_does_no_harm) {
   EXPECT_EQ(finish(), 0) << read_file(path("log"));
   EXPECT_TRUE(read_file(path("logs/flight-00000.json")).empty());
 }
+
+TEST_F(WatchdogJob, without_a_deadline_a_stopped_rank_is_waited_for) {
+  start(0, 40);
+  ASSERT_GT(pid_of(2), 0) << read_file(path("log"));
+  ASSERT_EQ(kill(pid_of(2), SIGSTOP), 0);
+  usleep(1'000'000);
+  ASSERT_EQ(kill(pid_of(2), SIGCONT), 0);
+  EXPECT_EQ(finish(), 0) << read_file(path("log"));
+}
 #endif
 
-TEST(Watchdog, one_rank_or_no_deadline_is_not_watched) {
+TEST(Watchdog, one_rank_is_not_watched) {
   std::unique_ptr<Communicator> one = make_single_communicator();
   Watchdog::instance().start(*one, 1);
   EXPECT_EQ(Watchdog::instance().begin({}), -1);

@@ -94,6 +94,10 @@ TEST(MemoryShortage, ranks_of_a_host_are_added_and_the_worst_host_is_named) {
                              {"GPU 1 of host a", 5 * kMiB, 8 * kMiB},
                              {"GPU 1 of host a", 5 * kMiB, 8 * kMiB}}),
             "2 ranks on GPU 1 of host a would need 10 MiB, 8 MiB are available there");
+  EXPECT_EQ(
+      memory_shortage({{"GPU 0 of host a", 9 * kMiB, 8 * kMiB, 2 * kMiB}}),
+      "1 rank on GPU 0 of host a would need 9 MiB (2 MiB of it an estimate of NCCL's own buffers), 8 MiB "
+      "are available there");
 }
 
 TEST(DescribeHosts, ranks_are_listed_by_host) {

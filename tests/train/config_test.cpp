@@ -138,9 +138,9 @@ TEST_F(ConfigFiles, unknown_keys_are_named_with_place_and_suggestion) {
   expect_contains(error("model: {lr: 1}\n"),
                   "run.yaml:1:9: unknown key 'model.lr' (did you mean 'optimizer.lr'?)");
   expect_contains(error("lr: 1\n"), "did you mean 'optimizer.lr'");
-  expect_contains(
-      error("log: {frobnicate: 1}\n"),
-      "the keys of log are every, evaluate_every, evaluate_tokens, level, trace, trace_from or trace_steps");
+  expect_contains(error("log: {frobnicate: 1}\n"),
+                  "the keys of log are every, evaluate_every, evaluate_tokens, level, trace, trace_from, "
+                  "trace_steps, tensorboard, sample_prompts, sample_tokens or sample_temperature");
   EXPECT_EQ(error("", {"optimizer.lrr=1"}),
             "--set optimizer.lrr=1: unknown key 'optimizer.lrr' (did you mean 'lr'?)");
   expect_contains(error("", {"optimiser.lr=1"}), "unknown section 'optimiser' (did you mean 'optimizer'?)");

@@ -78,6 +78,12 @@ choice_of_device() {
     config.yaml --device cuda --set run.folder=refused --set parallel.transport=nccl
   refused 2 "1 rank on GPU [0-9a-f:.]* (emulated device) of host .* would need [0-9]* MiB" "$jambalaya" train config.yaml \
     --device cuda --set run.folder=refused --set model.hidden_size=16384 --set model.intermediate_size=65536
+  # FAKE_NCCL: a NCCL for the emulated device, where there is one.
+  [ -z "${FAKE_NCCL:-}" ] ||
+    refused 2 "1 rank on GPU .* would need [0-9]* MiB (256 MiB of it an estimate of NCCL's own buffers), [0-9]* MiB are" \
+      env "JAMBALAYA_NCCL_LIBRARY=$FAKE_NCCL" "$mpirun" -n 2 --oversubscribe --bind-to none "$jambalaya" train config.yaml \
+      --device cuda --set run.folder=refused --set parallel.transport=nccl --set model.hidden_size=16384 \
+      --set model.intermediate_size=65536
   [ ! -e refused/metrics.jsonl ] || fail "a refused run began"
   JAMBALAYA_CUDA_LIBRARY=/nowhere train auto auto 1 --set train.steps=3 || fail "auto without a library ended with $?"
   grep -q "device cpu (not cuda: .*no CUDA library here" auto.log || fail "auto does not say why it is not cuda"

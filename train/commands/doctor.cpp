@@ -1,7 +1,5 @@
 // jambalaya doctor: what this machine offers, how the ranks lie on it, and what to change. Under mpirun all
 // ranks take part and rank 0 shows.
-#include <H5public.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -17,7 +15,7 @@
 #include "parallel/watchdog.h"
 #include "train/commands/commands.h"
 #include "train/commands/help_text.h"
-#include "train/commands/machine.h"
+#include "train/machine.h"
 #include "train/config.h"
 #include "train/json.h"
 #include "train/run/log.h"
@@ -85,11 +83,6 @@ std::string place_text(const Layout& l, int rank) {
   if (l.expert > 1) text += cat(", expert ", at.expert);
   if (l.expert_tensor > 1) text += cat(", expert_tensor ", at.expert_tensor);
   return text;
-}
-
-std::string hdf5_version() {
-  unsigned major = 0, minor = 0, release = 0;
-  return H5get_libversion(&major, &minor, &release) >= 0 ? cat(major, ".", minor, ".", release) : "";
 }
 
 /// As choose_device (train/run/device.h) would: the n-th rank of a host on its n-th GPU.

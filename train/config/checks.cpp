@@ -52,6 +52,14 @@ void check_folders(const Config& c, std::vector<Problem>& found) {
              "alone: keep one")});
 }
 
+void check_samples(const Config& c, std::vector<Problem>& found) {
+  if (!c.log.sample_prompts.empty() && c.parallel.context > 1)
+    found.push_back({"log.sample_prompts",
+                     cat("log.sample_prompts needs parallel.context = 1, not ", c.parallel.context,
+                         ": context ranks have no share in single tokens; leave the prompts out and use "
+                         "jambalaya generate on a checkpoint")});
+}
+
 }  // namespace
 
 std::vector<Problem> config_problems(const Config& config) {
@@ -59,6 +67,7 @@ std::vector<Problem> config_problems(const Config& config) {
   check_batch(config, found);
   check_schedule(config, found);
   check_folders(config, found);
+  check_samples(config, found);
   return found;
 }
 

@@ -68,6 +68,29 @@ Option text(const std::string& key, Access access, const std::string& doc) {
   return {key, "text", "", doc, set, [=](const Config& config) { return quote_yaml(access(config)); }};
 }
 
+/// A list of texts.
+template <class Access>
+Option texts(const std::string& key, Access access, const std::string& doc) {
+  const auto set = [=](Config& config, const YamlNode& node) -> std::string {
+    if (node.kind != YamlNode::Kind::list) return "must be a list of texts, e.g. [\"one\", \"two\"]";
+    std::vector<std::string> all;
+    for (const YamlNode& item : node.items) {
+      if (item.kind != YamlNode::Kind::scalar || item.text.empty() ||
+          item.text.find('\0') != std::string::npos)
+        return "must be a list of texts, none of them empty or with a NUL character";
+      all.push_back(item.text);
+    }
+    access(config) = std::move(all);
+    return "";
+  };
+  const auto get = [=](const Config& config) {
+    std::string out = "[";
+    for (const std::string& item : access(config)) out += cat(out.size() > 1 ? ", " : "", quote_yaml(item));
+    return out + "]";
+  };
+  return {key, "list", "[text, ...]", doc, set, get};
+}
+
 /// `words` in the order of the enumeration's values.
 template <class Access>
 Option choice(const std::string& key, Access access, const std::vector<std::string>& words,

@@ -228,6 +228,19 @@ void add_output_options(std::vector<Option>& t) {
   t.push_back(integer(
       "log.trace_steps", [](auto& c) -> auto& { return c.log.trace_steps; }, 1, kMany,
       "Steps that are traced; the file is written after the last of them."));
+  t.push_back(boolean(
+      "log.tensorboard", [](auto& c) -> auto& { return c.log.tensorboard; },
+      "Write events for TensorBoard into the run's folder tb."));
+  t.push_back(texts(
+      "log.sample_prompts", [](auto& c) -> auto& { return c.log.sample_prompts; },
+      "Prompts that the model continues at every evaluation; samples.jsonl and report.html show what it "
+      "makes of them."));
+  t.push_back(integer(
+      "log.sample_tokens", [](auto& c) -> auto& { return c.log.sample_tokens; }, 1, 1 << 20,
+      "Tokens that are added to each prompt at most."));
+  t.push_back(real(
+      "log.sample_temperature", [](auto& c) -> auto& { return c.log.sample_temperature; }, 0, 100, false,
+      "0: always the likeliest token; else drawn, with the same random numbers at every evaluation."));
 }
 
 }  // namespace

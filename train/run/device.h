@@ -11,7 +11,7 @@ namespace jambalaya {
 
 struct ComputeDevice {
   std::unique_ptr<Accelerator> accelerator;  ///< null: the CPU
-  std::string text;  ///< for people: "cpu (no CUDA library here ...)", "NVIDIA H200, ..."
+  std::string text;  ///< for people: "cpu (no CUDA library here ...)", "cuda: NVIDIA H200 (...)"
   /// By rank, equal for ranks that share it: the memory that its tensors lie in. "host a", "GPU 0000:1b:00.0
   /// (NVIDIA H200) of host a".
   std::vector<std::string> memories;

@@ -22,6 +22,8 @@ Engine::Engine(Mesh& mesh, Context& ctx, const ModelConfig& model, Precision pre
       jamba(parameters, regions),
       optimizer(parameters, settings),
       guard(parameters, optimizer, mesh.world().rank()) {
+  // Before a step: page-locking may wait for the device, which may be in a collective.
+  if (ctx.accelerator) figures_on_host_.take(figures_.bytes());
   jamba.on_gradients = [this](int layer) { sync.gradients_ready(layer); };
 }
 

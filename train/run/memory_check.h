@@ -27,12 +27,14 @@ int64_t largest_tensor_memory(const ModelConfig& model, Precision precision, con
 struct MemoryNeed {
   std::string memory;  ///< "host a", "GPU 0000:1b:00.0 (NVIDIA H200) of host a"
   int64_t need = 0, available = -1;
+  int64_t nccl = 0;  ///< of `need`: an estimate of what NCCL takes for itself (parallel/nccl_memory.h)
 };
 /// The memory whose ranks together lack the most, as a sentence; empty when all fit.
 std::string memory_shortage(const std::vector<MemoryNeed>& ranks);
 
 /// Collective: Error(usage) on every rank when the tensors of the ranks that share some memory (a host's, a
-/// GPU's) need more than what is available there.
+/// GPU's), and on a GPU NCCL's buffers as far as they are not made yet, need more than what is available
+/// there.
 void check_memory(const ModelConfig& model, Precision precision, bool training, Runtime& runtime);
 
 }  // namespace jambalaya

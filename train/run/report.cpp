@@ -4,10 +4,8 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
 #include <fstream>
 
 namespace jambalaya {
@@ -35,13 +33,6 @@ std::string clock(double seconds) {
   return text;
 }
 
-double largest_load(const std::vector<LayerTelemetry>& layers) {
-  double load = 0;
-  for (const LayerTelemetry& t : layers)
-    for (float share : t.expert_load) load = std::max(load, double(share) * double(t.expert_load.size()));
-  return load;
-}
-
 Json layers_json(const std::vector<LayerTelemetry>& layers) {
   Json all = Json::make_array();
   for (const LayerTelemetry& t : layers) {
@@ -61,6 +52,13 @@ Json layers_json(const std::vector<LayerTelemetry>& layers) {
 }
 
 }  // namespace
+
+double largest_load(const std::vector<LayerTelemetry>& layers) {
+  double load = 0;
+  for (const LayerTelemetry& t : layers)
+    for (float share : t.expert_load) load = std::max(load, double(share) * double(t.expert_load.size()));
+  return load;
+}
 
 std::string StepReport::console_line() const {
   std::string s = cat("step ", step, "/", steps, " | loss ", formatted("%.4f", loss), " | gnorm ",
@@ -99,6 +97,7 @@ Json StepReport::json() const {
   timing.set("seconds", json_number(seconds))
       .set("tokens_per_s", json_number(tokens_per_s))
       .set("flops_per_s", json_number(flops_per_s));
+  if (evaluation > 0) timing.set("evaluation_s", json_number(evaluation));
   timing.set("data_wait_s", json_number(data_wait))
       .set("reduce_wait_s", json_number(reduce_wait))
       .set("rss_bytes", rss);
@@ -108,47 +107,27 @@ Json StepReport::json() const {
   return o;
 }
 
-MetricsFile::MetricsFile(const std::string& path, int64_t keep_bytes) : path_(path), bytes_(keep_bytes) {
-  fd_ = open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
-  if (fd_ < 0) throw Error(Exit::io, cat(path, ": cannot be opened for writing: ", std::strerror(errno)));
-  off_t size = lseek(fd_, 0, SEEK_END);
+MetricsFile::MetricsFile(const std::string& path, int64_t keep_bytes)
+    : path_(path), file_(open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644)), bytes_(keep_bytes) {
+  if (file_.get() < 0) throw Error(Exit::io, cat(path, ": cannot be opened for writing: ", system_reason()));
+  const off_t size = lseek(file_.get(), 0, SEEK_END);
   if (size < keep_bytes)
     throw Error(Exit::checkpoint,
                 cat(path, ": has ", int64_t(size), " bytes, the checkpoint was made with ", keep_bytes,
                     "; put the file back, or start another run with train.branch_from"));
-  if (ftruncate(fd_, keep_bytes) != 0 || lseek(fd_, keep_bytes, SEEK_SET) < 0)
-    throw Error(Exit::io, cat(path, ": cannot be cut back: ", std::strerror(errno)));
-}
-
-MetricsFile::~MetricsFile() {
-  if (fd_ >= 0) close(fd_);
+  if (ftruncate(file_.get(), keep_bytes) != 0 || lseek(file_.get(), keep_bytes, SEEK_SET) < 0)
+    throw Error(Exit::io, cat(path, ": cannot be cut back: ", system_reason()));
 }
 
 void MetricsFile::write(const Json& object) {
-  std::string line;
-  bool blank = false;  // one object a line: indentation out (strings hold no line breaks, JSON escapes them)
-  for (char c : object.text()) {
-    if (c == '\n') {
-      blank = true;
-      continue;
-    }
-    if (blank && c == ' ') continue;
-    blank = false;
-    line += c;
-  }
-  line += '\n';
-  for (size_t at = 0; at < line.size();) {
-    ssize_t n = ::write(fd_, line.data() + at, line.size() - at);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) throw Error(Exit::io, cat(path_, ": cannot be written: ", std::strerror(errno)));
-    at += size_t(n);
-  }
+  const std::string line = object.line() + "\n";
+  write_all(file_, path_, line.data(), line.size());
   bytes_ += int64_t(line.size());
 }
 
 int64_t MetricsFile::sync() const {
-  if (fsync(fd_) != 0)
-    throw Error(Exit::io, cat(path_, ": cannot be forced to the disk: ", std::strerror(errno)));
+  if (fsync(file_.get()) != 0)
+    throw Error(Exit::io, cat(path_, ": cannot be forced to the disk: ", system_reason()));
   return bytes_;
 }
 

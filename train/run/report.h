@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "model/jamba.h"
+#include "train/files.h"
 #include "train/json.h"
 
 namespace jambalaya {
@@ -23,6 +24,7 @@ struct StepReport {
 
   // Of this machine and moment; everything above is the same in every repetition.
   double seconds = 0, tokens_per_s = 0, flops_per_s = 0, data_wait = 0, reduce_wait = 0, elapsed = 0;
+  double evaluation = 0;  ///< seconds of the evaluation after this step, samples included; not in `seconds`
   int64_t rss = 0, activation_bytes = 0, scratch_bytes = 0;
   int64_t device_bytes = 0;  ///< taken of the GPU, this step's peaks included; 0 on the CPU
 
@@ -30,11 +32,14 @@ struct StepReport {
   Json json() const;
 };
 
+/// The largest share of an expert of any layer, times their number: 1 when all are used alike; 0 without
+/// experts.
+double largest_load(const std::vector<LayerTelemetry>& layers);
+
 /// metrics.jsonl: appended line by line; a resume cuts it back to where the checkpoint was made.
 class MetricsFile {
  public:
   MetricsFile(const std::string& path, int64_t keep_bytes);
-  ~MetricsFile();
   void write(const Json& object);
   /// Forces what was written to the disk, so that a checkpoint never knows of more than a crash leaves; the
   /// file's length.
@@ -42,8 +47,8 @@ class MetricsFile {
 
  private:
   std::string path_;
-  int fd_ = -1;
-  int64_t bytes_ = 0;
+  FileDescriptor file_;
+  int64_t bytes_;
 };
 
 /// Resident memory of this process, bytes.

@@ -80,7 +80,8 @@ RunFolder::RunFolder(Communicator& ranks, const std::string& path) : ranks_(rank
                   cat(path_,
                       ": another job is writing to this run folder; wait for it, or set run.folder to "
                       "another one"));
-    remove_temporaries(path_, {"config.yaml", "tokenizer.json", "curves.svg", "report.html"});
+    remove_temporaries(path_,
+                       {"config.yaml", "tokenizer.json", "samples.jsonl", "curves.svg", "report.html"});
     remove_temporaries(checkpoints(), {"latest"});
     return std::string();
   });

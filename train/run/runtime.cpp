@@ -79,8 +79,10 @@ DeviceLink Runtime::make_link(Communicator& world, Transport wish) {
 Runtime::Runtime(std::unique_ptr<Communicator> world, const Layout& layout, const RunSection& run, int rank,
                  int ranks)
     : device_(choose_device(*world, run.device)), link_(make_link(*world, run.transport)) {
-  mesh_ = std::make_unique<Mesh>(std::move(world), layout, link_);
   Accelerator* const accelerator = device_.accelerator.get();
+  const int64_t free_before = accelerator ? accelerator->free_bytes() : 0;
+  mesh_ = std::make_unique<Mesh>(std::move(world), layout, link_);
+  if (accelerator) taken_by_groups_ = std::max<int64_t>(0, free_before - accelerator->free_bytes());
   // No arena on a device can be larger than its memory.
   scratch_ = std::make_unique<Arena>(
       "scratch", accelerator ? accelerator->properties().memory_bytes : kScratch, accelerator);

@@ -33,6 +33,8 @@ class Runtime {
   int64_t scratch_high_water() const { return scratch_->high_water(); }
   /// Where this rank computes, for people, and why not on a GPU where that was left open.
   const std::string& device_text() const { return device_.text; }
+  /// Bytes of this rank's GPU that went away while its groups were made (NCCL's).
+  int64_t taken_by_groups() const { return taken_by_groups_; }
   /// The memory that a rank's tensors lie in, for people; equal for ranks that share it.
   const std::string& memory_of(int rank) const { return device_.memories[size_t(rank)]; }
 
@@ -43,6 +45,7 @@ class Runtime {
 
   ComputeDevice device_;
   DeviceLink link_;
+  int64_t taken_by_groups_ = 0;
   std::unique_ptr<Mesh> mesh_;
   std::unique_ptr<Arena> scratch_;
   std::unique_ptr<ThreadPool> pool_;

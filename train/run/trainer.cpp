@@ -3,30 +3,29 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <filesystem>
 
 #include "data/dataset.h"
 #include "data/loader.h"
 #include "kernels/trace.h"
 #include "model/flops.h"
-#include "parallel/hosts.h"
 #include "parallel/watchdog.h"
 #include "train/files.h"
 #include "train/run/agreement.h"
 #include "train/run/bad_step.h"
+#include "train/run/banner.h"
 #include "train/run/batch_changes.h"
 #include "train/run/copies.h"
-#include "train/run/curves.h"
 #include "train/run/engine.h"
+#include "train/run/environment.h"
 #include "train/run/evaluation.h"
 #include "train/run/local_batch.h"
 #include "train/run/log.h"
-#include "train/run/memory_check.h"
 #include "train/run/persistence.h"
-#include "train/run/report.h"
+#include "train/run/record.h"
 #include "train/run/run_folder.h"
 #include "train/run/schedule.h"
 #include "train/run/signals.h"
+#include "train/run/telemetry.h"
 #include "train/run/tracer.h"
 
 namespace jambalaya {
@@ -97,6 +96,8 @@ struct Trainer::Impl {
       log_warning(cat(
           c.data.folder,
           " has no held-out documents: bits per byte will not be measured (encode with --held-out 0.01)"));
+    if (!c.log.sample_prompts.empty())
+      tokenizer = Tokenizer::from_json(dataset.tokenizer_json(), c.data.folder + " (its tokenizer)");
     Watchdog::instance().set_folder(r.mesh().world(), c.run.folder);
     begin(resume);
   }
@@ -124,7 +125,8 @@ struct Trainer::Impl {
       engine.refresh();
     }
     if (runtime.lead()) {
-      metrics = std::make_unique<MetricsFile>(config.run.folder + "/metrics.jsonl", state.metrics_bytes);
+      record = std::make_unique<RunRecord>(config, world.size(),
+                                           describe_environment(runtime, config.train.precision), state);
       replace_file(config.run.folder + "/config.yaml", to_yaml(config));
       replace_file(config.run.folder + "/tokenizer.json", dataset.tokenizer_json());
     }
@@ -221,10 +223,18 @@ struct Trainer::Impl {
     report.held_out_bits_per_byte = score.bits_per_byte;
   }
 
+  void sample(int64_t step) {
+    if (!tokenizer) return;
+    TraceScope traced("samples", "evaluation");
+    const std::vector<Sample> samples = make_samples(runtime, jamba, *tokenizer, config);
+    if (record) record->samples(step, samples);
+  }
+
   // ---- the loop ----
 
   Exit run() {
-    banner();
+    tell_start(runtime, config, dataset.train().totals().tokens,
+               accumulation() * config.data.micro_batch * data_ranks);
     run_start = segment_start = Clock::now();
     first_step = state.step;
     if (state.step >= config.train.steps)
@@ -239,7 +249,7 @@ struct Trainer::Impl {
                                    : "train.minutes have passed or another rank was asked to");
     }
     if (last_saved != state.step) save();
-    draw();
+    if (record) record->end(state.step, "done");
     log_warnings_box();
     return Exit::ok;
   }
@@ -303,10 +313,7 @@ struct Trainer::Impl {
     // The data cursor stays where it is: the batches that led here are consumed and not read again.
     state.tokens += tokens;
     load(*from, false);
-    if (runtime.lead()) {
-      metrics = nullptr;
-      metrics = std::make_unique<MetricsFile>(config.run.folder + "/metrics.jsonl", state.metrics_bytes);
-    }
+    if (record) record->rewind(state, report.step, what);
     log_warning(cat(what, ": back to step ", state.step, ", past the batches in between"));
     return true;
   }
@@ -317,34 +324,22 @@ struct Trainer::Impl {
     report.seconds = seconds_since(start);
     report.tokens_per_s = double(totals.tokens) / report.seconds;
     report.flops_per_s = totals.flops / report.seconds;
-    if (report_now) report.layers = telemetry_of_all_ranks();
+    if (report_now) report.layers = telemetry_of_all_ranks(jamba, mesh);
     jamba.telemetry = false;
-    if (report.step % config.log.evaluate_every == 0 || report.step == config.train.steps) evaluate(report);
+    if (report.step % config.log.evaluate_every == 0 || report.step == config.train.steps) {
+      start = Clock::now();
+      evaluate(report);
+      sample(report.step);
+      report.evaluation = seconds_since(start);
+    }
     report.rss = resident_bytes();
     report.activation_bytes = jamba.saved_arena().high_water();
     report.scratch_bytes = runtime.scratch_high_water();
     if (ctx.accelerator) report.device_bytes = engine.arena_bytes() + report.scratch_bytes;
     report.elapsed =
         seconds_since(run_start) / double(std::max<int64_t>(state.step - first_step, 1)) * double(state.step);
-    if (runtime.lead()) metrics->write(report.json());
+    if (record) record->step(report);
     if (report_now || report.held_out_nats || !report.bad.empty()) log_info(report.console_line());
-  }
-
-  /// Extremes over the ranks (of the last micro-batch); expert loads are the same on all.
-  std::vector<LayerTelemetry> telemetry_of_all_ranks() {
-    std::vector<LayerTelemetry> layers = jamba.layer_telemetry();
-    std::vector<double> extremes;
-    for (const LayerTelemetry& l : layers)
-      extremes.insert(extremes.end(),
-                      {l.mixer_max, l.channel_max, double(l.delta_max), -double(l.delta_min)});
-    mesh.tokens().all_reduce(make_tensor(extremes.data(), {int64_t(extremes.size())}), Reduce::max);
-    for (size_t i = 0; i < layers.size(); i++) {
-      layers[i].mixer_max = extremes[4 * i];
-      layers[i].channel_max = extremes[4 * i + 1];
-      layers[i].delta_max = float(extremes[4 * i + 2]);
-      layers[i].delta_min = float(-extremes[4 * i + 3]);
-    }
-    return layers;
   }
 
   // ---- saving ----
@@ -363,54 +358,25 @@ struct Trainer::Impl {
     state.rows_per_step = accumulation() * config.data.micro_batch * data_ranks;
     state.accumulation_steps = accumulation();
     state.layout = describe_fully(mesh.layout());
-    state.metrics_bytes = runtime.lead() ? metrics->sync() : 0;
+    state.metrics_bytes = record ? record->synced_metrics_bytes() : 0;
     world.broadcast(make_tensor(&state.metrics_bytes, {1}), 0);
     saved.push_back(save_checkpoint(world, folder.checkpoints(), boxes_to_write(parameters, &optimizer),
                                     state, config.model, false, [&] { engine.check_memory(); }));
-    if (runtime.lead()) {
+    if (runtime.lead())
       prune_checkpoints(folder.checkpoints(), config.checkpoint.keep_last, config.checkpoint.keep_every,
                         saved);
-      draw();
-    }
+    if (record) record->checkpoint(state.step, seconds_since(start));
     last_saved = state.step;
     log_debug(cat("saved ", saved.back(), " in ", seconds_since(start), " s"));
   }
 
   Exit leave(const std::string& why) {
     if (last_saved != state.step) save();
+    if (record) record->end(state.step, cat("stopped because ", why));
     log_info(cat("stopped because ", why, "; checkpoint step ", state.step,
                  " is saved: continue with --resume auto"));
     log_warnings_box();
     return Exit::stopped_saved;
-  }
-
-  /// A picture that cannot be drawn (a damaged line, a full disk) is no reason to end a run.
-  void draw() try {
-    if (runtime.lead())
-      write_run_curves(config.run.folder, cat(std::filesystem::path(config.run.folder).filename().string(),
-                                              ": ", notation_of(config.model)));
-  } catch (const std::exception& e) {
-    log_warning(cat("no curves: ", e.what()));
-  }
-
-  void banner() {
-    const ParameterCount n = count_parameters(config.model);
-    const std::string notation = notation_of(config.model);
-    log_info(cat("model ", notation.empty() ? "with an irregular pattern" : notation, ": ", n.total,
-                 " parameters, ", n.active, " active a token, hidden ", config.model.hidden_size,
-                 ", vocabulary ", config.model.vocab_size));
-    log_info(cat("ranks ", world.size(), " x ", runtime.threads(), " threads, ", ctx.ops->name(), ", ",
-                 config.train.precision == Precision::bf16 ? "bf16 with fp32 masters" : "fp32"));
-    log_info(cat("device ", runtime.device_text()));
-    std::vector<std::string> hosts;
-    for (int r = 0; r < world.size(); r++) hosts.push_back(mesh.host_of(r));
-    log_info(cat("layout ", describe_fully(mesh.layout()), "; ",
-                 largest_tensor_memory(config.model, config.train.precision, mesh.layout()) >> 20,
-                 " MiB of weights, gradients and moments a rank; ", describe_hosts(hosts)));
-    log_info(cat("data ", dataset.train().totals().tokens, " training tokens, ",
-                 accumulation() * config.data.micro_batch * data_ranks, " rows of ",
-                 config.data.sequence_length, " tokens a step, ", config.train.steps, " steps; run folder ",
-                 config.run.folder));
   }
 
   Runtime& runtime;
@@ -429,7 +395,8 @@ struct Trainer::Impl {
   BadStepDetector detector;
   Tracer tracer;
   std::optional<HeldOut> held_out;
-  std::unique_ptr<MetricsFile> metrics;  ///< rank 0
+  std::unique_ptr<RunRecord> record;   ///< rank 0
+  std::optional<Tokenizer> tokenizer;  ///< for samples
   TrainState state;
   std::vector<std::string> saved;              ///< checkpoints of this process
   Clock::time_point run_start, segment_start;  ///< segment: since the last save

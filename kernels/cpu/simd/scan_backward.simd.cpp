@@ -13,8 +13,7 @@ extern const ScanBackwardKernels scan_backward_kernels;
 
 namespace {
 
-// ---- scratch
-// -------------------------------------------------------------------------------------------------
+// ---- scratch ----
 
 /// In a tile where every token starts a segment each token has a start state beside its own.
 constexpr int64_t kSlots = 2 * kScanTile;
@@ -64,10 +63,11 @@ void begin(const ScanBackwardArgs& g, const ScanTask& task) {
     load_decay_rates(g.in, e, min_i(L, task.e1 - e), w.rates + k * padded * L);
 }
 
-// ---- sums across lanes
-// --------------------------------------------------------------------------------------- fold8 .. fold1 add
-// the lanes of two vectors that lie 8, 4, 2 or 1 apart and put both results into one vector. Folding kLanes
-// vectors down a tree gives one vector with the sum of each: 15 additions instead of 64.
+// ---- sums across lanes ----
+
+// fold8 .. fold1 add the lanes of two vectors that lie 8, 4, 2 or 1 apart and put both results into one
+// vector. Folding kLanes vectors down a tree gives one vector with the sum of each: 15 additions instead of
+// 64.
 
 #if defined(__AVX512F__)
 JAMBALAYA_INLINE Vec fold8(Vec x, Vec y) {
@@ -94,8 +94,7 @@ JAMBALAYA_INLINE Vec fold1(Vec x, Vec y) {
 }
 #endif
 
-// ---- one tile of one block of channels
-// -----------------------------------------------------------------------
+// ---- one tile of one block of channels ----
 
 template <class A>
 void prepare(const ScanBackwardArgs& g, int64_t e, int64_t lanes, int64_t t, int64_t count,
@@ -279,8 +278,7 @@ void backward(const ScanBackwardArgs& g, const ScanTask& task, float* partial) {
   }
 }
 
-// ---- sums over channels and tokens
-// ---------------------------------------------------------------------------
+// ---- sums over channels and tokens ----
 
 void end(const ScanBackwardArgs& g, const ScanTask& task) {
   const ScanInputs& in = g.in;

@@ -1,5 +1,6 @@
-#include "train/commands/machine.h"
+#include "train/machine.h"
 
+#include <H5public.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -126,6 +127,11 @@ std::vector<std::pair<std::string, std::string>> known_environment() {
   for (const char* name : names)
     if (const char* value = std::getenv(name)) found.emplace_back(name, value);
   return found;
+}
+
+std::string hdf5_version() {
+  unsigned major = 0, minor = 0, release = 0;
+  return H5get_libversion(&major, &minor, &release) >= 0 ? cat(major, ".", minor, ".", release) : "";
 }
 
 std::string gib(int64_t bytes) {

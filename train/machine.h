@@ -1,4 +1,5 @@
-// What the operating system tells about this machine and process; all figures for `jambalaya doctor`.
+// What the operating system tells about this machine and process: for `jambalaya doctor` and the record of a
+// run.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -25,6 +26,7 @@ Machine look_at_machine();
 /// Those of the variables that launchers and libraries read which are set here.
 std::vector<std::pair<std::string, std::string>> known_environment();
 
+std::string hdf5_version();                             ///< of the library at hand, "1.10.8"
 std::string gib(int64_t bytes);                         ///< "7.1 GiB", "unlimited"
 std::string core_ranges(const std::vector<int>& list);  ///< "0-3,8"
 
