@@ -1,8 +1,10 @@
-// Finds added tokens (special ones above all) in raw text, before it is split.
+// Finds added tokens (special ones above all) in text, before it is split.
 #pragma once
 #include <algorithm>
 #include <array>
-#include <cstring>
+#include <cstddef>
+#include <cstdint>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -10,34 +12,42 @@
 
 namespace jambalaya {
 
-/// Leftmost match, the longest among those that start there.
+/// Leftmost match, the longest among those that start there; of equal ones the first that was added.
 class AddedTokenFinder {
  public:
-  void add(const AddedToken& token) {
-    auto& list = by_first_byte_[uint8_t(token.content[0])];
-    list.push_back(&token);
-    std::sort(list.begin(), list.end(), [](auto a, auto b) { return a->content.size() > b->content.size(); });
-    first_byte_ = uint8_t(token.content[0]);
-    first_bytes_ += list.size() == 1;
-  }
+  /// `pattern` is what the text spells: the token's content, normalized if the text is. `token` must outlive
+  /// the finder.
+  void add(const AddedToken& token, std::string pattern);
 
-  /// The first match at or after `from`, or nullptr; `at` is its place (the text's end when there is none).
-  const AddedToken* find(std::string_view text, size_t from, size_t& at) const {
-    for (at = from; first_bytes_ && at < text.size(); at++) {
-      if (first_bytes_ == 1) {  // the usual case: all begin with '<'
-        const void* p = std::memchr(text.data() + at, first_byte_, text.size() - at);
-        if (!p) break;
-        at = size_t(static_cast<const char*>(p) - text.data());
-      }
-      for (const AddedToken* token : by_first_byte_[uint8_t(text[at])])
-        if (text.substr(at).starts_with(token->content)) return token;
+  /// Calls part(token, begin, end) from left to right: tokens with the blanks that they take, and with
+  /// token = nullptr the text between them.
+  template <class F>
+  void cut(std::string_view text, F&& part) const {
+    size_t done = 0, at = 0;
+    for (size_t from = 0; const Entry* found = find(text, from, at);) {
+      // The search goes on behind the match alone: a blank that it takes may begin the next match.
+      from = at + found->pattern.size();
+      size_t begin = at, end = from;
+      if (found->token->lstrip) begin = std::max(done, begin - blanks_at_end(text.substr(0, at)));
+      if (found->token->rstrip) end += blanks_at_start(text.substr(end));
+      if (done < begin) part(static_cast<const AddedToken*>(nullptr), done, begin);
+      part(found->token, begin, end);
+      done = end;
     }
-    at = text.size();
-    return nullptr;
+    if (done < text.size()) part(static_cast<const AddedToken*>(nullptr), done, text.size());
   }
 
  private:
-  std::array<std::vector<const AddedToken*>, 256> by_first_byte_;
+  struct Entry {
+    std::string pattern;
+    const AddedToken* token;
+  };
+  /// The first match at or after `from`, or nullptr; `at` is its place.
+  const Entry* find(std::string_view text, size_t from, size_t& at) const;
+  static size_t blanks_at_end(std::string_view text);
+  static size_t blanks_at_start(std::string_view text);
+
+  std::array<std::vector<Entry>, 256> by_first_byte_;
   int first_bytes_ = 0;
   uint8_t first_byte_ = 0;
 };

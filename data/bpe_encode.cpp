@@ -8,9 +8,25 @@
 
 namespace jambalaya {
 
-MergeTable::MergeTable(const BpeModel& model) : byte_pair_rank_(1 << 16, kNone) {
+MergeTable::MergeTable(const BpeModel& model) {
   JAMBALAYA_CHECK(model.tokens.size() < kMaxIds && model.merges.size() < kMaxMerges,
                   "packed keys hold 21 bits of an id");
+  index_merges(model);
+  if (model.sentence_piece)
+    characters_ = std::make_unique<CharacterSymbols>(model);
+  else
+    index_bytes(model);
+  if (!model.ignore_merges) return;
+  for (uint32_t id = 0; id < model.tokens.size(); id++) {
+    if (!model.in_vocabulary[id]) continue;
+    bool spelled = true;
+    std::string bytes =
+        characters_ ? model.tokens[id] : ByteAlphabet::get().bytes_of(model.tokens[id], &spelled);
+    if (spelled) whole_.emplace(std::move(bytes), id);
+  }
+}
+
+void MergeTable::index_merges(const BpeModel& model) {
   size_t size = std::bit_ceil(model.merges.size() * 2 + 16);
   slots_.assign(size, ~0ull);
   shift_ = 64 - std::countr_zero(size);
@@ -22,21 +38,18 @@ MergeTable::MergeTable(const BpeModel& model) : byte_pair_rank_(1 << 16, kNone) 
     while (slots_[i] != ~0ull && slots_[i] >> 22 != key) i = (i + 1) & (size - 1);
     slots_[i] = key << 22 | r;
   }
-  const ByteAlphabet& alphabet = ByteAlphabet::get();
+}
+
+void MergeTable::index_bytes(const BpeModel& model) {
   std::unordered_map<std::string_view, uint32_t> byte_ids;
-  for (uint32_t id = 0; id < model.tokens.size(); id++) {
-    if (!model.in_vocabulary[id]) continue;
-    if (model.tokens[id].size() <= 2) byte_ids.emplace(model.tokens[id], id);
-    bool spelled = false;
-    if (!model.ignore_merges) continue;
-    std::string bytes = alphabet.bytes_of(model.tokens[id], &spelled);
-    if (spelled) whole_.emplace(std::move(bytes), id);
-  }
+  for (uint32_t id = 0; id < model.tokens.size(); id++)
+    if (model.in_vocabulary[id] && model.tokens[id].size() <= 2) byte_ids.emplace(model.tokens[id], id);
   for (int b = 0; b < 256; b++) {
-    auto found = byte_ids.find(alphabet.spell(std::string(1, char(b))));
+    auto found = byte_ids.find(ByteAlphabet::get().spell(std::string(1, char(b))));
     JAMBALAYA_CHECK(found != byte_ids.end(), "byte ", b, " has no id");
     id_of_byte_[size_t(b)] = found->second;
   }
+  byte_pair_rank_.resize(1 << 16);
   for (size_t a = 0; a < 256; a++)
     for (size_t b = 0; b < 256; b++) byte_pair_rank_[a << 8 | b] = rank(id_of_byte_[a], id_of_byte_[b]);
 }
@@ -56,7 +69,8 @@ size_t MergeTable::merge_short(uint32_t* ids, uint32_t* ranks, size_t n) const {
   }
 }
 
-std::vector<uint32_t> MergeTable::merge_long(const uint8_t* p, size_t n) const {
+std::vector<uint32_t> MergeTable::merge_long(const std::vector<uint32_t>& symbols) const {
+  const size_t n = symbols.size();
   struct Node {
     uint32_t id, rank, previous, next;  ///< rank of the pair with `next`; kNone at the ends
   };
@@ -70,8 +84,8 @@ std::vector<uint32_t> MergeTable::merge_long(const uint8_t* p, size_t n) const {
     std::push_heap(heap.begin(), heap.end(), std::greater<>());
   };
   for (uint32_t i = 0; i < n; i++)
-    nodes[i] = {id_of_byte_[p[i]], i + 1 < n ? byte_pair_rank_[size_t(p[i]) << 8 | p[i + 1]] : kNone,
-                i ? i - 1 : kNone, i + 1 < n ? i + 1 : kNone};
+    nodes[i] = {symbols[i], i + 1 < n ? rank(symbols[i], symbols[i + 1]) : kNone, i ? i - 1 : kNone,
+                i + 1 < n ? i + 1 : kNone};
   for (uint32_t i = 0; i < n; i++)
     if (nodes[i].rank != kNone) heap.push_back(uint64_t(nodes[i].rank) << 32 | i);
   std::make_heap(heap.begin(), heap.end(), std::greater<>());
@@ -94,6 +108,23 @@ std::vector<uint32_t> MergeTable::merge_long(const uint8_t* p, size_t n) const {
 }
 
 template <class Id>
+void MergeTable::merge_symbols(const std::vector<uint32_t>& symbols, std::vector<Id>& out) const {
+  size_t n = symbols.size();
+  if (n > kShort) {
+    std::vector<uint32_t> ids = merge_long(symbols);
+    out.insert(out.end(), ids.begin(), ids.end());
+    return;
+  }
+  if (n == 0) return;  // characters that the model leaves out
+  uint32_t ids[kShort], ranks[kShort];
+  std::copy(symbols.begin(), symbols.end(), ids);
+  for (size_t i = 0; i + 1 < n; i++) ranks[i] = rank(ids[i], ids[i + 1]);
+  ranks[n - 1] = kNone;
+  n = merge_short(ids, ranks, n);
+  out.insert(out.end(), ids, ids + n);
+}
+
+template <class Id>
 void MergeTable::encode(const uint8_t* p, size_t n, std::vector<Id>& out) const {
   if (!whole_.empty()) {
     auto found = whole_.find(std::string(reinterpret_cast<const char*>(p), n));
@@ -102,10 +133,14 @@ void MergeTable::encode(const uint8_t* p, size_t n, std::vector<Id>& out) const 
       return;
     }
   }
-  if (n > kShort) {
-    std::vector<uint32_t> ids = merge_long(p, n);
-    out.insert(out.end(), ids.begin(), ids.end());
-    return;
+  if (characters_ || n > kShort) {
+    std::vector<uint32_t> symbols;
+    symbols.reserve(n);
+    if (characters_)
+      characters_->append({reinterpret_cast<const char*>(p), n}, symbols);
+    else
+      for (size_t i = 0; i < n; i++) symbols.push_back(id_of_byte_[p[i]]);
+    return merge_symbols(symbols, out);
   }
   uint32_t ids[kShort], ranks[kShort];
   for (size_t i = 0; i < n; i++) ids[i] = id_of_byte_[p[i]];

@@ -2,12 +2,14 @@
 #pragma once
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
 
+#include "data/bpe_characters.h"
 #include "data/bpe_model.h"
 #include "data/word_key.h"
 
@@ -26,6 +28,9 @@ class MergeTable {
   template <class Id>
   void encode(const uint8_t* p, size_t n, std::vector<Id>& out) const;
 
+  /// The symbols of a SentencePiece-shaped model; nullptr for a byte-level one.
+  const CharacterSymbols* characters() const { return characters_.get(); }
+
  private:
   uint32_t rank(uint32_t a, uint32_t b) const {
     uint64_t key = uint64_t(a) << 21 | b;
@@ -35,8 +40,12 @@ class MergeTable {
     }
   }
   static uint64_t spread(uint64_t key) { return key * 0x9E3779B97F4A7C15ull; }
+  void index_merges(const BpeModel& model);
+  void index_bytes(const BpeModel& model);
   size_t merge_short(uint32_t* ids, uint32_t* ranks, size_t n) const;
-  std::vector<uint32_t> merge_long(const uint8_t* p, size_t n) const;
+  std::vector<uint32_t> merge_long(const std::vector<uint32_t>& symbols) const;
+  template <class Id>
+  void merge_symbols(const std::vector<uint32_t>& symbols, std::vector<Id>& out) const;
 
   std::array<uint32_t, 256> id_of_byte_;
   std::vector<uint32_t> byte_pair_rank_;  ///< [256 * 256] the pairs that every piece starts with
@@ -45,6 +54,7 @@ class MergeTable {
   std::vector<uint32_t> result_;  ///< id made by each rank
   /// ignore_merges only: bytes of each token.
   std::unordered_map<std::string, uint32_t> whole_;
+  std::unique_ptr<const CharacterSymbols> characters_;
 
   static constexpr size_t kShort = 64;
 };

@@ -10,12 +10,16 @@
 #include <cstring>
 #include <fstream>
 #include <mutex>
+#include <optional>
 #include <unordered_map>
 
 #include "data/added_tokens.h"
 #include "data/bpe_encode.h"
 #include "data/pretokenize.h"
+#include "data/tokenizer_decoder.h"
 #include "data/tokenizer_json.h"
+#include "data/tokenizer_metaspace.h"
+#include "data/tokenizer_normalizer.h"
 #include "data/utf8.h"
 #include "kernels/error.h"
 
@@ -51,9 +55,10 @@ size_t safe_cut(std::string_view text, size_t from) {
 struct Tokenizer::State {
   BpeModel model;
   MergeTable merges;
-  Pretokenizer split;
+  TokenDecoder decoder;
+  std::optional<Pretokenizer> split;        ///< of a byte-level model
+  std::optional<MetaspaceSplit> metaspace;  ///< of a SentencePiece-shaped one
   std::string json, fingerprint;
-  std::vector<std::string> bytes;  ///< of each id
   std::vector<bool> special;
   std::unordered_map<std::string_view, uint32_t> ids;  ///< of each token's text
   /// [parse_special][normalized]: tokens that are not normalized are looked for first.
@@ -64,30 +69,43 @@ struct Tokenizer::State {
   State(BpeModel m, std::string text)
       : model(std::move(m)),
         merges(model),
-        split(model.split_regex),
+        decoder(model),
         json(std::move(text)),
-        fingerprint(hex128(json)) {
-    for (uint32_t id = 0; id < model.tokens.size(); id++) {
-      bytes.push_back(ByteAlphabet::get().bytes_of(model.tokens[id]));
-      ids.emplace(model.tokens[id], id);
-    }
-    special.resize(model.tokens.size());
-    for (const AddedToken& token : model.added) {
-      special[token.id] = token.special;
-      finders[1][token.normalized].add(token);
-      if (!token.special) finders[0][token.normalized].add(token);
-      if (token.content.find('\n') != std::string::npos) can_cut = false;
-    }
-    if (!split.exact()) can_cut = false;
+        fingerprint(hex128(json)),
+        special(model.tokens.size()) {
+    if (model.sentence_piece)
+      metaspace.emplace(model, *merges.characters());
+    else
+      split.emplace(model.split_regex);
+    can_cut = split && split->exact();
+    for (uint32_t id = 0; id < model.tokens.size(); id++) ids.emplace(model.tokens[id], id);
+    for (bool wanted : {true, false})  // special ones first: they win where two spell the same
+      for (const AddedToken& token : model.added)
+        if (token.special == wanted) add(token);
+    name_ids();
+  }
+
+  void add(const AddedToken& token) {
+    special[token.id] = token.special;
+    std::string pattern = token.content;
+    if (token.normalized && model.sentence_piece)
+      pattern = normalize(pattern, model.sentence_piece->normalizer);
+    finders[1][token.normalized].add(token, pattern);
+    if (!token.special) finders[0][token.normalized].add(token, pattern);
+    if (token.lstrip || token.rstrip || token.content.find('\n') != std::string::npos) can_cut = false;
+  }
+
+  void name_ids() {
     auto first_of = [&](std::initializer_list<const char*> names) {
       for (const char* name : names)
         if (auto found = ids.find(name); found != ids.end()) return int64_t(found->second);
       return int64_t(-1);
     };
-    pad = first_of({"<|pad|>"});
-    bos = model.bos >= 0 ? model.bos : first_of({"<|startoftext|>"});
-    eos = first_of({"<|endoftext|>", "<|end_of_text|>"});
-    unk = first_of({"<|unk|>"});
+    pad = first_of({"<|pad|>", "<pad>"});
+    bos = model.bos >= 0 ? model.bos : first_of({"<|startoftext|>", "<s>"});
+    eos = first_of({"<|endoftext|>", "<|end_of_text|>", "</s>"});
+    unk = model.sentence_piece && model.sentence_piece->unk >= 0 ? model.sentence_piece->unk
+                                                                 : first_of({"<|unk|>"});
   }
 
   /// Encoders with warm caches wait here between calls.
@@ -115,32 +133,50 @@ struct Tokenizer::State {
       return idle32;
   }
 
-  template <class Id>
-  void encode_plain(std::string_view text, const uint8_t* readable_end, PieceEncoder<Id>& encoder,
-                    std::vector<Id>& out) const {
+  /// Text between added tokens. `splitter` is the pre-tokenizer of the model's kind.
+  template <class Splitter, class Id>
+  static void encode_plain(const Splitter& splitter, std::string_view text, const uint8_t* readable_end,
+                           PieceEncoder<Id>& encoder, std::vector<Id>& out) {
     uint32_t lengths[512];
     for (size_t at = 0; at < text.size();) {
-      size_t count = split.split(text, at, lengths);
+      size_t count = splitter.split(text, at, lengths);
       encoder.encode(reinterpret_cast<const uint8_t*>(text.data()) + at, {lengths, count}, readable_end, out);
       for (size_t i = 0; i < count; i++) at += lengths[i];
     }
   }
 
-  /// Cuts out the added tokens of one kind; what lies between goes to the next kind, then to the split.
+  static const uint8_t* end_of(std::string_view text) {
+    return reinterpret_cast<const uint8_t*>(text.data() + text.size());
+  }
+
+  /// Cuts out the added tokens that are normalized; what lies between is split. `text` is normalized.
   template <class Id>
-  void encode_text(std::string_view text, int kind, bool parse_special, const uint8_t* readable_end,
+  void encode_normalized(std::string_view text, bool document_start, bool parse_special,
+                         const uint8_t* readable_end, PieceEncoder<Id>& encoder, std::vector<Id>& out) const {
+    finders[parse_special][1].cut(text, [&](const AddedToken* token, size_t begin, size_t end) {
+      if (token) return out.push_back(Id(token->id));
+      std::string_view part = text.substr(begin, end - begin);
+      if (split) return encode_plain(*split, part, readable_end, encoder, out);
+      const std::string prepared = metaspace->prepare(part, document_start && begin == 0);
+      encode_plain(*metaspace, prepared, end_of(prepared), encoder, out);
+    });
+  }
+
+  /// Cuts out the added tokens that are not normalized; what lies between is normalized.
+  template <class Id>
+  void encode_text(std::string_view text, bool parse_special, const uint8_t* readable_end,
                    PieceEncoder<Id>& encoder, std::vector<Id>& out) const {
-    if (kind == 2) return encode_plain(text, readable_end, encoder, out);
-    const AddedTokenFinder& finder = finders[parse_special][kind];
-    for (size_t from = 0; from < text.size();) {
-      size_t at;
-      const AddedToken* token = finder.find(text, from, at);
-      if (at > from)
-        encode_text(text.substr(from, at - from), kind + 1, parse_special, readable_end, encoder, out);
-      if (!token) return;
-      out.push_back(Id(token->id));
-      from = at + token->content.size();
-    }
+    finders[parse_special][0].cut(text, [&](const AddedToken* token, size_t begin, size_t end) {
+      if (token) return out.push_back(Id(token->id));
+      std::string_view part = text.substr(begin, end - begin);
+      if (!model.sentence_piece)
+        return encode_normalized(part, begin == 0, parse_special, readable_end, encoder, out);
+      const std::string normalized = normalize(part, model.sentence_piece->normalizer);
+      if (normalized.size() > UINT32_MAX / 8)  // Metaspace may make more of it
+        throw Error(Exit::bad_input, cat("a document of ", normalized.size(),
+                                         " bytes once normalized; up to 512 MiB are encoded: cut it"));
+      encode_normalized<Id>(normalized, begin == 0, parse_special, end_of(normalized), encoder, out);
+    });
   }
 
   /// One stretch of a document; `where` names the document in errors.
@@ -150,8 +186,7 @@ struct Tokenizer::State {
     std::string unused;
     checked_utf8(text, InvalidUtf8::reject, where, base, unused);
     if (options.add_bos && base == 0 && model.bos >= 0) out.push_back(Id(model.bos));
-    encode_text(text, 0, options.parse_special, reinterpret_cast<const uint8_t*>(text.data() + text.size()),
-                encoder, out);
+    encode_text(text, options.parse_special, end_of(text), encoder, out);
   }
 
   void check_size(std::string_view text, const std::string& where) const {
@@ -275,20 +310,18 @@ EncodedDocuments<Id> Tokenizer::encode_documents(std::span<const std::string_vie
 }
 
 std::string Tokenizer::decode(std::span<const uint32_t> ids, bool skip_special) const {
-  std::string bytes;
-  for (uint32_t id : ids)
-    if (const std::string& piece = id_to_bytes(id); !(skip_special && state_->special[id])) bytes += piece;
-  return replace_invalid_utf8(bytes);
+  for (uint32_t id : ids) id_to_bytes(id);  // refuses ids outside the vocabulary
+  return state_->decoder.decode(ids, skip_special);
 }
 
 const std::string& Tokenizer::id_to_bytes(uint32_t id) const {
-  if (id >= state_->bytes.size())
-    throw Error(Exit::bad_input,
-                cat("token id ", id, " is outside the tokenizer's ", state_->bytes.size(), " ids"));
-  return state_->bytes[id];
+  const std::vector<std::string>& bytes = state_->decoder.bytes();
+  if (id >= bytes.size())
+    throw Error(Exit::bad_input, cat("token id ", id, " is outside the tokenizer's ", bytes.size(), " ids"));
+  return bytes[id];
 }
 
-int64_t Tokenizer::vocab_size() const { return int64_t(state_->bytes.size()); }
+int64_t Tokenizer::vocab_size() const { return int64_t(state_->model.tokens.size()); }
 int64_t Tokenizer::id_of(std::string_view token) const {
   auto found = state_->ids.find(token);
   return found == state_->ids.end() ? -1 : int64_t(found->second);
@@ -298,7 +331,7 @@ int64_t Tokenizer::pad() const { return state_->pad; }
 int64_t Tokenizer::bos() const { return state_->bos; }
 int64_t Tokenizer::eos() const { return state_->eos; }
 int64_t Tokenizer::unk() const { return state_->unk; }
-bool Tokenizer::exact_split() const { return state_->split.exact(); }
+bool Tokenizer::exact_split() const { return !state_->split || state_->split->exact(); }
 const BpeModel& Tokenizer::model() const { return state_->model; }
 const std::string& Tokenizer::json() const { return state_->json; }
 const std::string& Tokenizer::fingerprint() const { return state_->fingerprint; }

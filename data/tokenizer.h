@@ -1,4 +1,5 @@
-// Text to token ids and back. Byte-level BPE: every text can be encoded and decodes to itself.
+// Text to token ids and back. Byte-level BPE: every text can be encoded and decodes to itself. Tokenizers
+// that were converted from SentencePiece are read too: what they decode to is what their own decoder says.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -29,10 +30,12 @@ struct EncodedDocuments {
 /// A value: copies share the (constant) tables. All functions may be called from several threads at once.
 class Tokenizer {
  public:
-  /// Reads a tokenizer.json of the byte-level kind. Error(io) or Error(bad_input) with the file's name.
+  /// Reads a tokenizer.json, byte-level or SentencePiece-shaped. Error(io) or Error(bad_input) with the
+  /// file's name.
   static Tokenizer load(const std::string& path);
   /// `origin` stands for the file's name in messages.
   static Tokenizer from_json(std::string text, const std::string& origin);
+  /// A byte-level model.
   static Tokenizer from_model(const BpeModel& model);
 
   /// Writes json() under a temporary name, then renames. Error(io).
@@ -53,15 +56,17 @@ class Tokenizer {
   /// Text of the ids. Bytes that are not UTF-8 (a character cut in two) become U+FFFD, as Hugging Face
   /// decodes. Error(bad_input) for an id outside the vocabulary.
   std::string decode(std::span<const uint32_t> ids, bool skip_special = false) const;
-  /// The bytes of one id: concatenated over ids they are the encoded text, exactly.
+  /// The bytes of one id: concatenated over ids they are the encoded text, exactly (byte-level), or that text
+  /// with the blank that the normalizer puts first (SentencePiece-shaped).
   const std::string& id_to_bytes(uint32_t id) const;
 
   int64_t vocab_size() const;
   /// Id of a token by its exact text, or -1.
   int64_t id_of(std::string_view token) const;
   bool is_special(uint32_t id) const;
-  /// Ids of <|pad|>, <|startoftext|> (else what the post-processor puts first), <|endoftext|> (else
-  /// <|end_of_text|>) and <|unk|>; -1 where the tokenizer has none. 0, 1, 2, 3 in tokenizers trained here.
+  /// Ids of <|pad|> (else <pad>), of what the post-processor puts first (else <|startoftext|>, <s>), of
+  /// <|endoftext|> (else <|end_of_text|>, </s>) and of the model's unk_token (else <|unk|>); -1 where the
+  /// tokenizer has none. 0, 1, 2, 3 in tokenizers trained here and in those of the released Jamba models.
   int64_t pad() const;
   int64_t bos() const;
   int64_t eos() const;

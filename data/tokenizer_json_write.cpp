@@ -51,11 +51,10 @@ std::string joined(const std::vector<std::string>& items, const char* open, cons
 std::string added_tokens(const BpeModel& model) {
   std::vector<std::string> items;
   for (const AddedToken& t : model.added)
-    items.push_back(
-        cat("{\n      \"id\": ", t.id, ",\n      \"content\": ", quoted(t.content),
-            ",\n      \"single_word\": false,\n      \"lstrip\": false,\n      \"rstrip\": false,\n"
-            "      \"normalized\": ",
-            t.normalized, ",\n      \"special\": ", t.special, "\n    }"));
+    items.push_back(cat("{\n      \"id\": ", t.id, ",\n      \"content\": ", quoted(t.content),
+                        ",\n      \"single_word\": false,\n      \"lstrip\": ", t.lstrip,
+                        ",\n      \"rstrip\": ", t.rstrip, ",\n      \"normalized\": ", t.normalized,
+                        ",\n      \"special\": ", t.special, "\n    }"));
   return joined(items, "[", "]", "  ");
 }
 
@@ -121,6 +120,7 @@ std::string bpe(const BpeModel& model) {
 }  // namespace
 
 std::string write_tokenizer_json(const BpeModel& model) {
+  JAMBALAYA_CHECK(!model.sentence_piece, "only byte-level tokenizers are made here");
   return cat(
       "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n  \"added_tokens\": ",
       added_tokens(model),

@@ -7,7 +7,8 @@
 Trains both on each TEXT (UTF-8), then compares tokenizer.json byte for byte, encodes the text and generated awkward
 strings with both (which are also a corpus of their own), and loads our file with transformers. --unicode also checks
 the tables of letters, numbers and blanks over all code points. --tokenizer FILE compares encodings with that file
-instead of training. Exit 1 at the first difference.
+instead of training; --sentencepiece with files of the shapes of the released Jamba models and of Llama, which the
+reference library trains. Exit 1 at the first difference.
 """
 import argparse, json, random, re, subprocess, sys, tempfile, time
 from pathlib import Path
@@ -33,6 +34,26 @@ def reference(text, vocab_size):
     return t
 
 
+def sentencepiece(text, vocab_size, dummy_blank):
+    """The shape that conversion from SentencePiece gives, with merges learned inside words and lines."""
+    bytes_ = [f"<0x{b:02X}>" for b in range(256)]
+    t = Tokenizer(models.BPE(unk_token=SPECIALS[3], byte_fallback=True, fuse_unk=True))
+    replace = normalizers.Replace(" ", "\u2581")
+    t.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), replace]) if dummy_blank else replace
+    t.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never", split=True)
+    with open(text, encoding="utf8", newline="") as lines:
+        t.train_from_iterator((line.rstrip("\r\n") for line in lines), trainers.BpeTrainer(
+            vocab_size=vocab_size, special_tokens=SPECIALS + bytes_, show_progress=False, limit_alphabet=3000))
+    steps = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    t.decoder = decoders.Sequence(steps + [decoders.Strip(" ", 1, 0)] if dummy_blank else steps)
+    bos = SPECIALS[1]
+    t.post_processor = processors.TemplateProcessing(single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, 1)])
+    file = json.loads(t.to_str())
+    file["added_tokens"] = file["added_tokens"][:len(SPECIALS)]
+    file["pre_tokenizer"] = None  # as the released files have it: a document is one word
+    return json.dumps(file, ensure_ascii=False)
+
+
 def awkward(seed, count):
     """Random mixtures of what splits are sensitive to; no line may be empty (a line is a case)."""
     r = random.Random(seed)
@@ -53,7 +74,7 @@ def our_ids(binary, tokenizer, path):
 
 
 def compare_text(binary, file, peer, name, text, folder):
-    """One document: ids of our binary and of the peer."""
+    """One document: ids of our binary and of the peer, and what they decode to."""
     path = folder / "document.txt"
     path.write_bytes(text.encode())
     ours, theirs = our_ids(binary, file, path), peer.encode(text, add_special_tokens=False).ids
@@ -61,6 +82,10 @@ def compare_text(binary, file, peer, name, text, folder):
         at = next((i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
         sys.exit(f"{name}: ids differ at token {at}: {ours[at:at + 8]} and {theirs[at:at + 8]} after "
                  f"{peer.decode(theirs[max(0, at - 8):at])!r}")
+    ids = folder / "ids.txt"
+    ids.write_text(" ".join(map(str, theirs)))
+    if run(binary, "decode", "--tokenizer", file, ids).decode() != peer.decode(theirs, skip_special_tokens=False):
+        sys.exit(f"{name}: the same ids decode to another text")
     return len(ours)
 
 
@@ -100,6 +125,19 @@ def compare_unicode():
         print(f"  {pattern}: the same {len(ours)} code points", flush=True)
 
 
+def compare_sentencepiece(text, a):
+    content = open(text, encoding="utf8", newline="").read()
+    for dummy_blank in (False, True):
+        with tempfile.TemporaryDirectory() as name:
+            folder, file = Path(name), Path(name) / "tokenizer.json"
+            file.write_text(sentencepiece(text, a.vocab_size, dummy_blank), encoding="utf8")
+            peer = Tokenizer.from_file(str(file))
+            shape = "Llama's shape" if dummy_blank else "Jamba's shape"
+            print(f"{text}, {shape}: same {compare_text(a.binary, file, peer, text, content, folder)} ids of "
+                  f"{len(content.encode()) / 1e6:.1f} MB, same text back", flush=True)
+            compare_awkward(a.binary, file, peer, folder)
+
+
 def compare(text, a):
     with tempfile.TemporaryDirectory() as name:
         folder, file = Path(name), a.tokenizer
@@ -132,6 +170,7 @@ a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDes
 a.add_argument("--binary", required=True)
 a.add_argument("--vocab-size", type=int, default=30_000)
 a.add_argument("--tokenizer", help="compare with this tokenizer.json; do not train")
+a.add_argument("--sentencepiece", action="store_true", help="compare with SentencePiece-shaped files that the reference library trains")
 a.add_argument("--unicode", action="store_true")
 a.add_argument("texts", nargs="+", metavar="TEXT")
 a = a.parse_args()
@@ -144,5 +183,5 @@ with tempfile.TemporaryDirectory() as name:
     awkward_text = Path(name) / "awkward.txt"  # a corpus of its own: where its pieces end shows in the merges
     awkward_text.write_bytes("\n".join(awkward(3, 50_000)).encode())
     for text in [*a.texts, str(awkward_text)]:
-        compare(text, a)
+        (compare_sentencepiece if a.sentencepiece else compare)(text, a)
 print("identical")

@@ -19,6 +19,7 @@ struct Run {
   }
   int operator()(const TokenizerTrainOptions& o) const { return run_tokenizer_train(o); }
   int operator()(const TokenizerEncodeOptions& o) const { return run_tokenizer_encode(o); }
+  int operator()(const TokenizerDecodeOptions& o) const { return run_tokenizer_decode(o); }
   int operator()(const DataEncodeOptions& o) const { return run_data_encode(o); }
   int operator()(const DataInspectOptions& o) const { return run_data_inspect(o); }
   int operator()(const TrainOptions& o) const { return run_train(o); }

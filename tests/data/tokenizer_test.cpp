@@ -270,6 +270,18 @@ TEST(Tokenizer, added_tokens_match_leftmost_longest) {
   EXPECT_EQ(plain[1], 2048u);
 }
 
+TEST(Tokenizer, added_tokens_take_the_blanks_beside_them) {
+  std::string text = changed([](json& j) {
+    j["added_tokens"][3]["lstrip"] = true;
+    j["added_tokens"][2]["rstrip"] = true;
+  });
+  Tokenizer tokenizer = Tokenizer::from_json(text, "test");
+  auto ids = [&](const char* s) { return tokenizer.encode(s, {.parse_special = true}); };
+  EXPECT_EQ(ids("a \n\u3000<|unk|>a"), ids("a<|unk|>a"));
+  EXPECT_NE(ids("a<|unk|> a"), ids("a<|unk|>a"));
+  EXPECT_EQ(ids("<|endoftext|>  <|unk|>"), (Ids{2, 3}));
+}
+
 TEST(Tokenizer, what_is_not_supported_is_refused_by_name) {
   auto refuse = [](const std::string& text, const std::string& message) {
     try {
@@ -320,7 +332,7 @@ TEST(Tokenizer, what_is_not_supported_is_refused_by_name) {
   refuse(changed([](json& j) { j["model"]["merges"][5] = {"Q", "Q"}; }), "\"QQ\" is not in model.vocab");
   refuse(changed([](json& j) { j["model"]["merges"][5] = "a b c"; }), "merges[5]");
   refuse(changed([](json& j) { j["model"]["merges"][5] = 3; }), "merges[5]");
-  refuse(changed([](json& j) { j["added_tokens"][2]["lstrip"] = true; }), "lstrip");
+  refuse(changed([](json& j) { j["added_tokens"][2]["single_word"] = true; }), "single_word");
   refuse(changed([](json& j) { j["added_tokens"][2]["id"] = 17; }), "must be 2");
   refuse(changed([](json& j) { j["added_tokens"][2]["content"] = ""; }), "empty");
   refuse(changed([](json& j) { j["added_tokens"].push_back(j["added_tokens"][0]); }), "listed twice");

@@ -33,6 +33,10 @@ TEST(CommandLine, fixed_forms_are_accepted) {
   EXPECT_EQ(train.output, "t.json");
   EXPECT_EQ(train.files, (std::vector<std::string>{"a.txt", "b.txt"}));
   EXPECT_EQ(parse<TokenizerEncodeOptions>({"tokenizer", "encode", "--tokenizer", "t.json", "x"}).file, "x");
+  const auto decode =
+      parse<TokenizerDecodeOptions>({"tokenizer", "decode", "--tokenizer", "t.json", "--skip-special"});
+  EXPECT_TRUE(decode.skip_special);
+  EXPECT_TRUE(decode.file.empty());
   EXPECT_EQ(parse<ImportCommandOptions>({"import", "hf", "--output", "c"}).output, "c");
   EXPECT_EQ(parse<ExportCommandOptions>({"export", "c", "--output", "hf", "--max-shard-bytes", "1M"})
                 .max_shard_bytes,
@@ -69,7 +73,7 @@ TEST(CommandLine, global_flags_stand_anywhere) {
 TEST(CommandLine, errors_name_the_nearest_command_and_option) {
   expect_contains(error_of({"trian"}), "unknown command 'trian' (did you mean 'train'?)");
   expect_contains(error_of({"tokenizer", "endcode"}), "did you mean 'tokenizer encode'?");
-  expect_contains(error_of({"tokenizer"}), "a command is needed: train or encode");
+  expect_contains(error_of({"tokenizer"}), "a command is needed: train, encode or decode");
   expect_contains(error_of({"generate", "c", "--prompt", "a", "--temprature", "1"}),
                   "did you mean --temperature?");
   expect_contains(error_of({"train"}), "CONFIG");

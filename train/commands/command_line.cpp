@@ -92,6 +92,7 @@ struct Parsed {
   GlobalOptions global;
   TokenizerTrainOptions tokenizer_train;
   TokenizerEncodeOptions tokenizer_encode;
+  TokenizerDecodeOptions tokenizer_decode;
   DataEncodeOptions data_encode;
   DataInspectOptions data_inspect;
   TrainOptions train;
@@ -132,6 +133,15 @@ void add_tokenizer_commands(CLI::App& root, Parsed& p) {
     CLI::App* app = command(*tokenizer, "encode");
     app->add_option("--tokenizer", o.tokenizer, "tokenizer.json")->required();
     app->add_option("FILE", o.file, "Text; - or nothing: standard input");
+    add_json(*app, o.json);
+  }
+  {
+    auto& o = p.tokenizer_decode;
+    CLI::App* app = command(*tokenizer, "decode");
+    app->add_option("--tokenizer", o.tokenizer, "tokenizer.json")->required();
+    app->add_option("FILE", o.file,
+                    "Lines of ids: 1 2 3, [1, 2, 3] or {\"ids\": [1, 2, 3]}; - or nothing: standard input");
+    app->add_flag("--skip-special", o.skip_special, "Leave out special tokens");
     add_json(*app, o.json);
   }
 }
@@ -367,6 +377,7 @@ Command chosen(const CLI::App& root, const Parsed& p) {
   const std::string path = path_of(*deepest(root));
   if (path == "tokenizer train") return p.tokenizer_train;
   if (path == "tokenizer encode") return p.tokenizer_encode;
+  if (path == "tokenizer decode") return p.tokenizer_decode;
   if (path == "data encode") return p.data_encode;
   if (path == "data inspect") return p.data_inspect;
   if (path == "train") return p.train;

@@ -28,6 +28,13 @@ struct TokenizerEncodeOptions {
   bool json = false;
 };
 
+struct TokenizerDecodeOptions {
+  std::string tokenizer;
+  std::string file;  ///< "-" or empty: standard input
+  bool skip_special = false;
+  bool json = false;  ///< one {"text": ...} for each line, else the texts and nothing between them
+};
+
 struct DataEncodeOptions {
   std::string tokenizer, output;
   std::vector<std::string> files;
@@ -147,6 +154,7 @@ struct ShowText {
 
 int run_tokenizer_train(const TokenizerTrainOptions& options);
 int run_tokenizer_encode(const TokenizerEncodeOptions& options);
+int run_tokenizer_decode(const TokenizerDecodeOptions& options);
 int run_data_encode(const DataEncodeOptions& options);
 int run_data_inspect(const DataInspectOptions& options);
 int run_train(const TrainOptions& options);
@@ -160,10 +168,10 @@ int run_inspect(const InspectOptions& options);
 int run_doctor(const DoctorOptions& options);
 int run_config(const ConfigOptions& options);
 
-using Command = std::variant<ShowText, TokenizerTrainOptions, TokenizerEncodeOptions, DataEncodeOptions,
-                             DataInspectOptions, TrainOptions, EvaluateOptions, GenerateOptions,
-                             ExportCommandOptions, ImportCommandOptions, CompareOptions, CompareRunsOptions,
-                             InspectOptions, DoctorOptions, ConfigOptions>;
+using Command = std::variant<ShowText, TokenizerTrainOptions, TokenizerEncodeOptions, TokenizerDecodeOptions,
+                             DataEncodeOptions, DataInspectOptions, TrainOptions, EvaluateOptions,
+                             GenerateOptions, ExportCommandOptions, ImportCommandOptions, CompareOptions,
+                             CompareRunsOptions, InspectOptions, DoctorOptions, ConfigOptions>;
 
 struct CommandLine {
   GlobalOptions global;

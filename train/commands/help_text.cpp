@@ -24,6 +24,10 @@ const HelpText kHelp[] = {
     {"tokenizer encode", "Print the token ids of a text, one line for each document.",
      "  jambalaya tokenizer encode --tokenizer tokenizer.json chapter.txt",
      "compare with another tokenizer, or go on with `jambalaya data encode`."},
+    {"tokenizer decode", "Print the text of token ids, a document for each line of ids.",
+     R"(  jambalaya tokenizer encode --tokenizer tokenizer.json chapter.txt | jambalaya tokenizer decode --tokenizer tokenizer.json
+  jambalaya tokenizer decode --tokenizer tokenizer.json --json documents.jsonl)",
+     "without --json the texts are written exactly and nothing between them."},
     {"data", "Turn text into shards of token ids that training reads, and look at them.",
      "  jambalaya data encode --tokenizer tokenizer.json --output data books/*.txt",
      "jambalaya data encode --help"},
@@ -78,8 +82,9 @@ const HelpText kHelp[] = {
   - a later loss: the update before it. Save more often around it (checkpoint.every=1, keep_last=100) and
     compare again: the first tensor's adam_m says that its gradient differed, param alone the update.
 Several layouts add in other orders: 1e-6 to 1e-4 in fp32 is rounding and grows with the steps.)"},
-    {"inspect", "Show what a checkpoint, a run or a config is: layers, parameters, state.",
-     "  jambalaya inspect configs/jamba-v0.1.yaml", "`jambalaya config` prints every value of a config."},
+    {"inspect", "Show what a checkpoint, a run, a config or a tokenizer is: layers, parameters, state, ids.",
+     "  jambalaya inspect configs/jamba-v0.1.yaml\n  jambalaya inspect tokenizer.json",
+     "`jambalaya config` prints every value of a config."},
     {"doctor",
      "Show what this machine offers (CPU, GPUs, threads, MPI, memory, disk, limits) and what to change.",
      "  jambalaya doctor\n  mpirun -n 2 --bind-to none jambalaya doctor\n"

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "data/dataset.h"
+#include "data/tokenizer.h"
 #include "train/checkpoint/checkpoint.h"
 #include "train/commands/commands.h"
 #include "train/config.h"
@@ -90,15 +91,36 @@ Json of_model_folder(const InspectOptions& options) {
   return facts;
 }
 
+Json id_and_text(const Tokenizer& tokenizer, int64_t id) {
+  return id < 0 ? Json("none") : Json(cat(id, " ", tokenizer.model().tokens[size_t(id)]));
+}
+
 Json of_tokenizer(const InspectOptions& options) {
-  const Json json = parse_json(read_small_file(options.path, 64'000'000), options.path);
-  const JsonReader model = JsonReader(json, options.path, Exit::bad_input).child("model");
+  const Tokenizer tokenizer = Tokenizer::load(options.path);
+  const BpeModel& model = tokenizer.model();
   Json facts = Json::make_object();
   facts.set("kind", "tokenizer");
-  facts.set("type", model.has("type") ? model.string("type") : "unknown");
-  facts.set("vocabulary", int64_t(model.at("vocab", Json::Kind::object).object.size()));
-  facts.set("merges",
-            model.has("merges") ? int64_t(model.at("merges", Json::Kind::array).array.size()) : int64_t(0));
+  facts.set("type", model.sentence_piece ? "BPE over characters (SentencePiece-shaped)" : "byte-level BPE");
+  facts.set("vocabulary", tokenizer.vocab_size());
+  facts.set("merges", int64_t(model.merges.size()));
+  facts.set("added_tokens", int64_t(model.added.size()));
+  facts.set("bos", id_and_text(tokenizer, tokenizer.bos()));
+  facts.set("eos", id_and_text(tokenizer, tokenizer.eos()));
+  facts.set("pad", id_and_text(tokenizer, tokenizer.pad()));
+  facts.set("unk", id_and_text(tokenizer, tokenizer.unk()));
+  facts.set("puts_bos_first", model.bos >= 0);
+  if (model.sentence_piece) {
+    const SentencePieceModel& piece = *model.sentence_piece;
+    facts.set("byte_fallback", piece.byte_fallback);
+    facts.set("fuse_unk", piece.fuse_unk);
+    facts.set("normalizer_steps", int64_t(piece.normalizer.size()));
+    facts.set("metaspace", piece.metaspace.has_value());
+    facts.set("decoder_steps", int64_t(piece.decoder.size()));
+  } else {
+    facts.set("split", model.split_regex);
+    facts.set("exact_split", tokenizer.exact_split());
+  }
+  facts.set("fingerprint", tokenizer.fingerprint());
   return facts;
 }
 

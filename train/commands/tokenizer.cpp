@@ -1,6 +1,11 @@
-// jambalaya tokenizer train | encode
+// jambalaya tokenizer train | encode | decode
+#include <cerrno>
+#include <charconv>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <sstream>
 
 #include "data/bpe_train.h"
 #include "data/text_reader.h"
@@ -40,6 +45,36 @@ class Progress {
   bool merging_ = false;
   int64_t tenth_ = -1;
 };
+
+uint32_t as_id(const Json& value, const std::string& where) {
+  if (!value.is(Json::Kind::integer) || value.integer < 0 || value.integer > UINT32_MAX)
+    throw Error(Exit::bad_input, cat(where, ": ", value.text(), " is not a token id"));
+  return uint32_t(value.integer);
+}
+
+/// A line of ids in one of the three forms that `tokenizer decode` takes.
+std::vector<uint32_t> parse_ids(const std::string& line, const std::string& where) {
+  std::vector<uint32_t> ids;
+  const size_t first = line.find_first_not_of(" \t\r");
+  if (first != std::string::npos && (line[first] == '[' || line[first] == '{')) {
+    const Json json = parse_json(line, where);
+    const Json* list = json.is(Json::Kind::object) ? json.find("ids") : &json;
+    if (!list || !list->is(Json::Kind::array))
+      throw Error(Exit::bad_input, where + ": an object without a list \"ids\"");
+    for (const Json& value : list->array) ids.push_back(as_id(value, where));
+    return ids;
+  }
+  std::istringstream words(line);
+  for (std::string word; words >> word;) {
+    uint32_t id = 0;
+    auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), id);
+    if (error != std::errc() || end != word.data() + word.size())
+      throw Error(Exit::bad_input,
+                  cat(where, ": \"", word, "\" is not a token id; ids are numbers with blanks between them"));
+    ids.push_back(id);
+  }
+  return ids;
+}
 
 }  // namespace
 
@@ -99,6 +134,28 @@ int run_tokenizer_encode(const TokenizerEncodeOptions& o) {
     if (o.json) line += "]";
     std::puts(line.c_str());
   }
+  return 0;
+}
+
+int run_tokenizer_decode(const TokenizerDecodeOptions& o) {
+  const Tokenizer tokenizer = Tokenizer::load(o.tokenizer);
+  const std::string name = o.file.empty() || o.file == "-" ? "/dev/stdin" : o.file;
+  std::ifstream file(name);
+  if (!file) throw Error(Exit::io, cat(name, ": ", std::strerror(errno)));
+  int64_t number = 0;
+  for (std::string line; std::getline(file, line);) {
+    const std::string where = cat(name, ":", ++number);
+    const std::vector<uint32_t> ids = parse_ids(line, where);
+    for (uint32_t id : ids)
+      if (id >= tokenizer.vocab_size())
+        throw Error(Exit::bad_input,
+                    cat(where, ": id ", id, " is outside the tokenizer's ", tokenizer.vocab_size(), " ids"));
+    std::string text = tokenizer.decode(ids, o.skip_special);
+    if (o.json) text = "{\"text\": " + Json(text).text() + "}\n";
+    std::fwrite(text.data(), 1, text.size(), stdout);
+  }
+  if (file.bad()) throw Error(Exit::io, name + ": cannot be read");
+  if (std::fflush(stdout) != 0) throw Error(Exit::io, cat("standard output: ", std::strerror(errno)));
   return 0;
 }
 
