@@ -70,6 +70,20 @@ int cuda_devices(std::string* why) {
   return devices;
 }
 
+bool cuda_fits(int device, std::string* why) {
+  std::string reason;
+  const CudaLibrary* found = library(reason);
+  const bool fits = found && found->fits(device, &reason);
+  if (why) *why = reason;
+  return fits;
+}
+
+std::string cuda_library_contents() {
+  std::string why;
+  const CudaLibrary* found = library(why);
+  return found ? found->contents() : "";
+}
+
 std::unique_ptr<Accelerator> open_cuda(int device) {
   std::string why;
   const CudaLibrary* found = library(why);

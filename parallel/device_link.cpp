@@ -42,18 +42,22 @@ std::string shared_gpu(const std::vector<std::string>& gpus, const std::vector<s
 
 }  // namespace
 
+std::string why_not_nccl(const std::vector<std::string>& hosts, const std::vector<std::string>& obstacles,
+                         const std::vector<std::string>& gpus) {
+  for (size_t r = 0; r < obstacles.size(); r++)
+    if (!obstacles[r].empty()) return cat("rank ", r, " on host ", hosts[r], ": ", obstacles[r]);
+  return shared_gpu(gpus, hosts);
+}
+
 Transport choose_transport(Communicator& world, const DeviceLink& link, std::string* note) {
   if (note) note->clear();
   if (!link || link.transport == Transport::staged) return Transport::staged;
   if (world.size() == 1) return link.transport == Transport::nccl ? Transport::nccl : Transport::staged;
   const AcceleratorProperties& gpu = link.accelerator->properties();
   const bool own = gpu.emulated || (link.transport == Transport::nccl && may_share_a_gpu());
-  const std::vector<std::string> hosts = gather_hosts(world), reasons = gather_texts(world, obstacle(link)),
+  const std::vector<std::string> hosts = gather_hosts(world), obstacles = gather_texts(world, obstacle(link)),
                                  gpus = gather_texts(world, own ? cat("of rank ", world.rank()) : gpu.bus_id);
-  std::string why;
-  for (size_t r = 0; r < reasons.size() && why.empty(); r++)
-    if (!reasons[r].empty()) why = cat("rank ", r, " on host ", hosts[r], ": ", reasons[r]);
-  if (why.empty()) why = shared_gpu(gpus, hosts);
+  const std::string why = why_not_nccl(hosts, obstacles, gpus);
   if (why.empty()) return Transport::nccl;
   if (link.transport == Transport::nccl)
     throw Error(Exit::layout, cat("parallel.transport = nccl cannot be used: ", why,

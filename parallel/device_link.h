@@ -1,6 +1,7 @@
 // How a rank's groups reach its GPU: on which streams, and by which way tensors in device memory travel.
 #pragma once
 #include <string>
+#include <vector>
 
 #include "kernels/accelerator.h"
 
@@ -29,5 +30,10 @@ struct DeviceLink {
 /// rank can load it and has a GPU of its own. Otherwise staged, with the reason in `note` ("" for one rank).
 /// Throws Error(layout) on every rank when nccl was asked for and cannot be used.
 Transport choose_transport(Communicator& world, const DeviceLink& link, std::string* note = nullptr);
+
+/// Why these ranks cannot use NCCL: the first obstacle of one of them, or that two share a GPU; "" when they
+/// can. All in rank order; `gpus` are names that are unique on a host.
+std::string why_not_nccl(const std::vector<std::string>& hosts, const std::vector<std::string>& obstacles,
+                         const std::vector<std::string>& gpus);
 
 }  // namespace jambalaya

@@ -63,7 +63,7 @@ struct CheckpointSection {
 
 struct LogSection {
   int64_t every = 10;
-  int64_t evaluate_every = 100;
+  int64_t evaluate_every = 100;     ///< steps, and at the end; 0: never
   int64_t evaluate_tokens = 65536;  ///< held-out tokens per evaluation; 0: all
   std::string level = "info";
   std::string trace;                        ///< file for a trace of some steps; "": none

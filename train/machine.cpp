@@ -5,13 +5,15 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#include <cmath>
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
+#include <iterator>
+#include <map>
 #include <set>
 #include <sstream>
 
-#include "kernels/error.h"
+#include "kernels/byte_text.h"
 #include "kernels/thread_pool.h"
 
 namespace jambalaya {
@@ -94,16 +96,14 @@ Machine look_at_machine() {
 }
 
 std::vector<std::pair<std::string, std::string>> known_environment() {
-  static const char* const names[] = {"JAMBALAYA_ISA",
-                                      "OMPI_COMM_WORLD_RANK",
+  static const char* const families[] = {"JAMBALAYA_", "NCCL_", "CUDA_", "CUBLAS", "CUDNN_", "UCX_"};
+  static const char* const names[] = {"OMPI_COMM_WORLD_RANK",
                                       "OMPI_COMM_WORLD_SIZE",
                                       "OMPI_COMM_WORLD_LOCAL_RANK",
                                       "OMPI_COMM_WORLD_LOCAL_SIZE",
                                       "OMPI_COMM_WORLD_NODE_RANK",
                                       "OMPI_UNIVERSE_SIZE",
                                       "PMIX_RANK",
-                                      "PMIX_NAMESPACE",
-                                      "PMIX_VERSION",
                                       "SLURM_PROCID",
                                       "SLURM_NTASKS",
                                       "SLURM_LOCALID",
@@ -112,21 +112,21 @@ std::vector<std::pair<std::string, std::string>> known_environment() {
                                       "SLURM_STEP_ID",
                                       "SLURM_JOB_NUM_NODES",
                                       "SLURM_RESTART_COUNT",
-                                      "NCCL_DEBUG",
-                                      "NCCL_SOCKET_IFNAME",
-                                      "NCCL_IB_DISABLE",
-                                      "NCCL_ALGO",
-                                      "CUBLAS_WORKSPACE_CONFIG",
-                                      "CUDA_VISIBLE_DEVICES",
                                       "OMP_NUM_THREADS",
                                       "HDF5_USE_FILE_LOCKING",
+                                      "LD_LIBRARY_PATH",
                                       "TMPDIR",
                                       "NO_COLOR",
                                       "FORCE_COLOR"};
-  std::vector<std::pair<std::string, std::string>> found;
-  for (const char* name : names)
-    if (const char* value = std::getenv(name)) found.emplace_back(name, value);
-  return found;
+  std::map<std::string, std::string> found;
+  for (char** entry = environ; *entry; entry++) {
+    const std::string text = *entry, name = text.substr(0, text.find('='));
+    const auto begins = [&](const char* family) { return name.starts_with(family); };
+    if (std::any_of(std::begin(families), std::end(families), begins) ||
+        std::find(std::begin(names), std::end(names), name) != std::end(names))
+      found[name] = text.substr(std::min(text.size(), name.size() + 1));
+  }
+  return {found.begin(), found.end()};
 }
 
 std::string hdf5_version() {
@@ -134,10 +134,7 @@ std::string hdf5_version() {
   return H5get_libversion(&major, &minor, &release) >= 0 ? cat(major, ".", minor, ".", release) : "";
 }
 
-std::string gib(int64_t bytes) {
-  if (bytes == kUnlimited) return "unlimited";
-  return cat(std::round(double(bytes) / 0x1p30 * 10) / 10, " GiB");
-}
+std::string memory_text(int64_t bytes) { return bytes == kUnlimited ? "unlimited" : byte_text(bytes); }
 
 std::string core_ranges(const std::vector<int>& list) {
   std::string out;

@@ -23,11 +23,11 @@ struct Machine {
 };
 Machine look_at_machine();
 
-/// Those of the variables that launchers and libraries read which are set here.
+/// Those of the variables that this program, launchers and libraries read which are set here, by name.
 std::vector<std::pair<std::string, std::string>> known_environment();
 
 std::string hdf5_version();                             ///< of the library at hand, "1.10.8"
-std::string gib(int64_t bytes);                         ///< "7.1 GiB", "unlimited"
+std::string memory_text(int64_t bytes);                 ///< "7.1 GiB", "8 MiB", "unlimited"
 std::string core_ranges(const std::vector<int>& list);  ///< "0-3,8"
 
 }  // namespace jambalaya

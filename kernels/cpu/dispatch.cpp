@@ -60,7 +60,8 @@ bool have_amx() {
   return tile && amx_bf16 && amx_permitted();
 }
 
-const VectorKernels& choose(const std::string& isa) {
+/// `from` is where the name comes from, for people: "JAMBALAYA_ISA=" or "instruction set ".
+const VectorKernels& choose(const std::string& isa, const std::string& from) {
   struct Choice {
     const char* name;
     bool (*have)();
@@ -81,7 +82,7 @@ const VectorKernels& choose(const std::string& isa) {
     throw Error(Exit::usage,
                 "this CPU has neither AVX2 nor AVX-512: Jambalaya's CPU backend needs AVX2 and FMA");
   throw Error(Exit::usage,
-              cat("instruction set '", isa, "' is not one that this CPU has; choose one of:", here));
+              cat(from, isa, ": not an instruction set that this CPU has; choose one of:", here));
 }
 
 }  // namespace
@@ -89,12 +90,12 @@ const VectorKernels& choose(const std::string& isa) {
 Ops& cpu_ops(const char* isa) {
   static std::mutex mutex;
   static std::map<std::string, std::unique_ptr<CpuOps>> made;
-  std::string name = isa;
+  std::string name = isa, from = "instruction set ";
   if (name.empty())
-    if (const char* chosen = std::getenv("JAMBALAYA_ISA")) name = chosen;
+    if (const char* chosen = std::getenv("JAMBALAYA_ISA")) name = chosen, from = "JAMBALAYA_ISA=";
   std::lock_guard lock(mutex);
   auto& ops = made[name];
-  if (!ops) ops = std::make_unique<CpuOps>(choose(name));
+  if (!ops) ops = std::make_unique<CpuOps>(choose(name, from));
   return *ops;
 }
 

@@ -6,6 +6,7 @@
 #include <map>
 #include <mutex>
 
+#include "kernels/byte_text.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/platform.h"
 #include "kernels/cuda/staging.h"
@@ -41,6 +42,14 @@ AcceleratorProperties properties_of(int device) {
           .emulated = emulated()};
 }
 
+/// The device that the calling thread's calls go to.
+void bind_to(int device) {
+  thread_local int bound = -1;
+  if (bound == device) return;
+  check(cudaSetDevice(device), "cudaSetDevice");
+  bound = device;
+}
+
 bool pageable(const void* address) {
   cudaPointerAttributes attributes{};
   check(cudaPointerGetAttributes(&attributes, address), "cudaPointerGetAttributes");
@@ -51,16 +60,8 @@ class CudaAccelerator final : public Accelerator {
  public:
   explicit CudaAccelerator(int device) : device_(device) {
     bind_thread();
+    if (std::string why; !fits(device, &why)) throw Error(Exit::usage, cat("device cuda: ", why));
     properties_ = properties_of(device);
-    if (properties_.major < 8)
-      throw Error(Exit::usage,
-                  cat("device cuda: GPU ", device, " (", properties_.name, ") has compute capability ",
-                      properties_.major, ".", properties_.minor, "; Jambalaya needs 8.0 or higher"));
-    if (!has_kernels_for_this_device())
-      throw Error(Exit::usage, cat("device cuda: this build has no kernels for GPU ", device, " (",
-                                   properties_.name, ", compute capability ", properties_.major, ".",
-                                   properties_.minor, "): configure it with -DJAMBALAYA_CUDA_ARCHITECTURES=",
-                                   properties_.major, properties_.minor));
     compute_ = new_stream();
     staging(compute_).prepare();
     ops_ = make_ops(properties_);
@@ -76,12 +77,7 @@ class CudaAccelerator final : public Accelerator {
 
   const AcceleratorProperties& properties() const override { return properties_; }
   Ops& ops() override { return *ops_; }
-  void bind_thread() override {
-    thread_local int bound = -1;
-    if (bound == device_) return;
-    check(cudaSetDevice(device_), "cudaSetDevice");
-    bound = device_;
-  }
+  void bind_thread() override { bind_to(device_); }
 
   // ---- memory ----
   void* reserve(int64_t bytes) override {
@@ -248,15 +244,29 @@ int count_devices(std::string* why) {
   return 0;
 }
 
+bool fits(int device, std::string* why) {
+  bind_to(device);
+  const AcceleratorProperties p = properties_of(device);
+  if (p.major < 8)
+    *why = cat("GPU ", device, " (", p.name, ") has compute capability ", p.major, ".", p.minor,
+               "; Jambalaya needs 8.0 or higher");
+  else if (!has_kernels_for_this_device())
+    *why = cat("this build has no kernels for GPU ", device, " (", p.name, ", compute capability ", p.major,
+               ".", p.minor, "): configure it with -DJAMBALAYA_CUDA_ARCHITECTURES=", p.major, p.minor);
+  else
+    return true;
+  return false;
+}
+
 Accelerator* open_accelerator(int device) { return new CudaAccelerator(device); }
 
 void throw_device_full(int64_t bytes) {
   size_t free = 0, total = 0;
   cudaGetLastError();
   cudaMemGetInfo(&free, &total);
-  throw Error(Exit::io, cat("the GPU's memory is full: ", bytes >> 20, " MiB more asked for, ", free >> 20,
-                            " of ", total >> 20,
-                            " MiB are free; lower the batch or sequence length, set train.recompute, shard "
+  throw Error(Exit::io, cat("the GPU's memory is full: ", byte_text(bytes), " more asked for, ",
+                            byte_text(int64_t(free)), " of ", byte_text(int64_t(total)),
+                            " are free; lower the batch or sequence length, set train.recompute, shard "
                             "more, or end other processes on this GPU"));
 }
 

@@ -8,7 +8,10 @@ namespace jambalaya::cuda {
 
 /// GPUs of this host; 0 with the reason in `why` where there is no driver or device.
 int count_devices(std::string* why);
-/// Throws Error(usage) for a device that cannot be used.
+/// Whether this library's kernels run on the device, or why not. Throws Error(failed) when it does not
+/// answer.
+bool fits(int device, std::string* why);
+/// Throws Error(usage) for a device that does not fit.
 Accelerator* open_accelerator(int device);
 /// The library was compiled for the calling thread's device, or holds PTX that the driver can compile for it.
 bool has_kernels_for_this_device();

@@ -27,6 +27,9 @@ std::unique_ptr<Ops> make_ops(const AcceleratorProperties& properties);
 
 bool emulated();
 
+/// Which devices there are kernels for, and whose attention was compiled in.
+const char* library_contents();
+
 /// The error of a full device, with what is free and what there is.
 [[noreturn]] void throw_device_full(int64_t bytes);
 

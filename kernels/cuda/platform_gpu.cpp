@@ -138,4 +138,6 @@ std::unique_ptr<Ops> make_ops(const AcceleratorProperties& properties) {
 
 bool emulated() { return false; }
 
+const char* library_contents() { return JAMBALAYA_CUDA_CONTENTS; }
+
 }  // namespace jambalaya::cuda

@@ -48,7 +48,12 @@ void check(cublasStatus_t status, const char* call, const Gemm* op = nullptr) {
 
 int number_in(const char* variable) {
   const char* value = std::getenv(variable);
-  return value ? std::atoi(value) : 0;
+  if (!value || !*value) return 0;
+  char* end = nullptr;
+  const long number = std::strtol(value, &end, 10);
+  if (*end || number < 0 || number > 1 << 20)
+    throw Error(Exit::usage, cat(variable, "=", value, ": must be a whole number from 0 (off)"));
+  return int(number);
 }
 
 /// One operand in the library's terms: column-major, so its rows are the tensor's columns.

@@ -56,4 +56,6 @@ std::unique_ptr<Ops> make_ops(const AcceleratorProperties& properties) {
 
 bool emulated() { return true; }
 
+const char* library_contents() { return "kernels for the emulated device; attention by own kernels alone"; }
+
 }  // namespace jambalaya::cuda

@@ -196,6 +196,21 @@ TEST_F(ProductsTest, tf32_and_multiprocessors_are_set_by_the_environment) {
   EXPECT_EQ(heuristics[0].multiprocessors, 120);
 }
 
+TEST_F(ProductsTest, a_variable_that_is_no_number_is_refused) {
+  for (const char* variable : {"JAMBALAYA_TF32", "JAMBALAYA_SM_TARGET"})
+    for (const char* value : {"yes", "1x", "-1"}) {
+      setenv(variable, value, 1);
+      try {
+        make_products({});
+        ADD_FAILURE() << variable << "=" << value << " was taken";
+      } catch (const Error& e) {
+        EXPECT_EQ(e.exit(), Exit::usage);
+        EXPECT_EQ(std::string(e.what()).find(cat(variable, "=", value, ": ")), 0u) << e.what();
+      }
+      unsetenv(variable);
+    }
+}
+
 TEST_F(ProductsTest, a_product_without_an_algorithm_is_told_by_its_shapes) {
   fake_cublaslt::find_none();
   Owned a(DType::bf16, {3, 4}), b(DType::bf16, {4, 5}), c(DType::bf16, {3, 5});

@@ -48,6 +48,12 @@ int devices() {
   return count;
 }
 
+/// 90: 9.0.
+int capability() {
+  const char* text = std::getenv("JAMBALAYA_EMULATED_CAPABILITY");
+  return text ? std::atoi(text) : 90;
+}
+
 thread_local int current_device = 0;
 
 cudaError_t allocate_pinned(void** memory, size_t bytes) {
@@ -124,10 +130,10 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
       *value = 0;
       return cudaSuccess;
     case cudaDevAttrComputeCapabilityMajor:
-      *value = 9;
+      *value = capability() / 10;
       return cudaSuccess;
     case cudaDevAttrComputeCapabilityMinor:
-      *value = 0;
+      *value = capability() % 10;
       return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
       *value = 227 << 10;

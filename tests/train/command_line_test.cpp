@@ -81,6 +81,7 @@ TEST(CommandLine, errors_name_the_nearest_command_and_option) {
   expect_contains(error_of({"generate", "c", "--top-p", "1.5"}), "must be from 0 to 1");
   expect_contains(error_of({"generate", "c", "--max-tokens", "many"}), "not a whole number");
   expect_contains(error_of({"compare", "g", "--precision", "fp16"}), "not one of f32 or bf16");
+  expect_contains(error_of({"train", "c.yaml", "--device", "gpu"}), "(did you mean cuda?)");
   expect_contains(error_of({"tokenizer", "train", "--vocab-size", "64K", "--output", "t", "a"}), "64Ki");
 }
 

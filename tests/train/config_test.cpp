@@ -138,6 +138,9 @@ TEST_F(ConfigFiles, unknown_keys_are_named_with_place_and_suggestion) {
   expect_contains(error("model: {lr: 1}\n"),
                   "run.yaml:1:9: unknown key 'model.lr' (did you mean 'optimizer.lr'?)");
   expect_contains(error("lr: 1\n"), "did you mean 'optimizer.lr'");
+  expect_contains(error("", {"log.sample_prompts=[a]", "log.evaluate_every=0"}), "log.evaluate_every = 0");
+  for (const char* device : {"gpu", "GPU", "CUDA"})
+    expect_contains(error("", {cat("run.device=", device)}), "(did you mean cuda?)");
   expect_contains(error("log: {frobnicate: 1}\n"),
                   "the keys of log are every, evaluate_every, evaluate_tokens, level, trace, trace_from, "
                   "trace_steps, tensorboard, sample_prompts, sample_tokens or sample_temperature");

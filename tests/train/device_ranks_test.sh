@@ -72,7 +72,7 @@ refused() {
 
 # What is asked for and not there is refused with the reason; what was left open is told.
 choice_of_device() {
-  refused 2 "run.device = cuda: .*no CUDA library here" env JAMBALAYA_CUDA_LIBRARY=/nowhere "$jambalaya" train config.yaml \
+  refused 2 "device cuda: no CUDA library here.*; --device cpu (or auto) computes on the CPU" env JAMBALAYA_CUDA_LIBRARY=/nowhere "$jambalaya" train config.yaml \
     --device cuda --set run.folder=refused
   refused 4 "parallel.transport = nccl cannot be used" "$mpirun" -n 2 --oversubscribe --bind-to none "$jambalaya" train \
     config.yaml --device cuda --set run.folder=refused --set parallel.transport=nccl
@@ -84,6 +84,12 @@ choice_of_device() {
       env "JAMBALAYA_NCCL_LIBRARY=$FAKE_NCCL" "$mpirun" -n 2 --oversubscribe --bind-to none "$jambalaya" train config.yaml \
       --device cuda --set run.folder=refused --set parallel.transport=nccl --set model.hidden_size=16384 \
       --set model.intermediate_size=65536
+  # Without a GPU there is nothing that NCCL could move.
+  for device in cpu auto; do
+    refused 4 "parallel.transport = nccl cannot be used: .* compute on the cpu" env JAMBALAYA_CUDA_LIBRARY=/nowhere \
+      "$mpirun" -n 2 --oversubscribe --bind-to none "$jambalaya" train config.yaml --device $device \
+      --set run.folder=refused --set parallel.transport=nccl
+  done
   [ ! -e refused/metrics.jsonl ] || fail "a refused run began"
   JAMBALAYA_CUDA_LIBRARY=/nowhere train auto auto 1 --set train.steps=3 || fail "auto without a library ended with $?"
   grep -q "device cpu (not cuda: .*no CUDA library here" auto.log || fail "auto does not say why it is not cuda"
@@ -93,7 +99,60 @@ choice_of_device() {
   grep -q "^gpu  *none: no CUDA library here" doctor.log || fail "doctor does not say why there is no GPU"
   "$jambalaya" doctor >doctor.log 2>&1 || fail "doctor ended with $?"
   grep -q "^gpu 0 .*compute capability" doctor.log || fail "doctor does not show the GPU"
+  grep -q "^environment JAMBALAYA_CUDA_LIBRARY=" doctor.log || fail "doctor does not show the library's variable"
+  if grep -q "^environment CUDA_MODULE_LOADING" doctor.log; then fail "doctor shows what nobody set"; fi
+  JAMBALAYA_ISA=avx9 "$jambalaya" doctor >isa.log 2>&1 || fail "doctor ended with $?"
+  grep -q "^advice  *JAMBALAYA_ISA=avx9: not an" isa.log || fail "doctor does not name the variable"
+  if grep -q "this CPU has no AVX-512" isa.log; then fail "doctor judges the CPU by a wrong variable"; fi
   echo "devices are chosen and refused as documented"
+}
+
+# A GPU that the library has no kernels for: refused where it was asked for, told where it was not.
+device_without_kernels() {
+  local why="GPU 0 (emulated device) has compute capability 7.5"
+  local -x JAMBALAYA_EMULATED_CAPABILITY=75
+  refused 2 "device cuda: $why.*; --device cpu (or auto)" "$jambalaya" train config.yaml --device cuda --set run.folder=refused
+  refused 2 "device cuda: $why.*; --device cpu (or auto)" "$jambalaya" evaluate one-cuda --device cuda --data data
+  train auto auto3 1 --set train.steps=3 || fail "auto without kernels for the GPU ended with $?"
+  grep -q "device cpu (not cuda: $why" auto3.log || fail "auto does not say why it is not cuda"
+  "$jambalaya" evaluate one-cuda --data data --sequence-length 24 --batch 1 --threads 1 --json >auto.scores 2>auto4.log \
+    </dev/null || fail "evaluate ended with $?"
+  grep -q "warning: computing on the CPU, not on the GPU: $why" auto4.log || fail "evaluate does not warn"
+  "$jambalaya" doctor >doctor.log 2>&1 || fail "doctor ended with $?"
+  grep -q "^gpu 0  *cannot be used: $why" doctor.log || fail "doctor does not say why the GPU cannot be used"
+  grep -q "^rank 0 .* cpu, " doctor.log || fail "doctor places a rank on a GPU that cannot be used"
+  "$jambalaya" doctor --json | tr -d '\n ' | grep -q '"gpus":\[{"problem":"GPU0(' || fail "doctor --json lacks the reason"
+  echo "a GPU without kernels: told"
+}
+
+# doctor_says WORDS OPTION...: as two ranks.
+doctor_says() {
+  local words=$1
+  shift
+  "$mpirun" -n 2 --oversubscribe --bind-to none "$jambalaya" doctor config.yaml "$@" >doctor.log 2>&1 ||
+    fail "doctor $* ended with $?"
+  grep -q "$words" doctor.log || fail "doctor $* does not say: $words"
+}
+
+# How tensors travel is told: before a run by doctor, and by its first lines.
+choice_of_transport() {
+  local -x JAMBALAYA_NCCL_LIBRARY=/nowhere/libnccl.so
+  grep -q "^library  *kernels for .*; attention by own kernels alone" doctor.log || fail "doctor does not show the library"
+  doctor_says "^transport  *over host memory and MPI" --set run.device=cuda
+  doctor_says "^advice  *parallel.transport = nccl, but rank 0 on host .*: training would end with exit code 4" \
+    --set run.device=cuda --set parallel.transport=nccl
+  doctor_says "^advice  *parallel.transport = nccl, but the ranks compute on the CPU: .* exit code 4" \
+    --set run.device=cpu --set parallel.transport=nccl
+  train cuda staged 2 --set train.steps=3 --set parallel.transport=staged || fail "staged ended with $?"
+  grep -q "device cuda: .*; tensors travel over host memory and MPI (parallel.transport = staged)" staged.log ||
+    fail "a run does not tell that it is staged"
+  if [ -n "${FAKE_NCCL:-}" ]; then
+    JAMBALAYA_NCCL_LIBRARY=$FAKE_NCCL
+    doctor_says "^transport  *NCCL" --set run.device=cuda --set parallel.transport=nccl
+    train cuda nccl 2 --set train.steps=3 --set parallel.transport=nccl || fail "NCCL ended with $?"
+    grep -q "device cuda: .*; tensors travel by NCCL [0-9]" nccl.log || fail "a run does not tell that it uses NCCL"
+  fi
+  echo "transports are told"
 }
 
 prepare >prepare.log 2>&1 || fail "the data could not be made"
@@ -101,6 +160,8 @@ for device in cpu cuda; do train $device one-$device 1 || fail "one rank on $dev
 same "one rank" one-cpu one-cuda 8
 serving
 choice_of_device
+choice_of_transport
+device_without_kernels
 JAMBALAYA_EMULATED_DEVICES=1 layout 2 data=2  # both ranks on one GPU
 layout 2 tensor=2
 layout 2 expert=2

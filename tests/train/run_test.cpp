@@ -250,5 +250,18 @@ TEST(Schedule, learning_rate_has_its_ends_and_peak) {
   EXPECT_NEAR(learning_rate(o, 17, 20), 2 - 1.8 / 2, 1e-12);
 }
 
+TEST_F(Run, evaluates_at_intervals_and_at_the_end_or_never) {
+  for (const int64_t every : {5, 0}) {
+    Config c = config(cat(every));
+    c.log.evaluate_every = every;
+    ASSERT_EQ(train(c), Exit::ok);
+    std::string evaluated;
+    const std::vector<std::string> lines = metrics(c.run.folder);
+    for (size_t i = 0; i < lines.size(); i++)
+      if (lines[i].find("held_out") != std::string::npos) evaluated += cat(" ", i + 1);
+    EXPECT_EQ(evaluated, every ? " 5 10 12" : "");
+  }
+}
+
 }  // namespace
 }  // namespace jambalaya

@@ -58,6 +58,10 @@ void check_samples(const Config& c, std::vector<Problem>& found) {
                      cat("log.sample_prompts needs parallel.context = 1, not ", c.parallel.context,
                          ": context ranks have no share in single tokens; leave the prompts out and use "
                          "jambalaya generate on a checkpoint")});
+  if (!c.log.sample_prompts.empty() && c.log.evaluate_every == 0)
+    found.push_back({"log.sample_prompts",
+                     "log.sample_prompts are continued at every evaluation, and log.evaluate_every = 0 makes "
+                     "none; set it to the steps between samples, or leave the prompts out"});
 }
 
 }  // namespace

@@ -31,8 +31,7 @@ void add_run_options(std::vector<Option>& t) {
   t.push_back(choice(
       "run.device", [](auto& c) -> auto& { return c.run.device; }, {"auto", "cpu", "cuda"},
       "Where the model is computed: a GPU for each rank, or the CPU; auto: cuda when the CUDA library, a "
-      "driver and "
-      "a GPU are there on every rank, else cpu."));
+      "driver and a GPU that the library has kernels for are there on every rank, else cpu."));
 }
 
 std::string set_length_schedule(Config& c, const YamlNode& node) {
@@ -209,8 +208,8 @@ void add_output_options(std::vector<Option>& t) {
       "log.every", [](auto& c) -> auto& { return c.log.every; }, 1, kMany,
       "Steps between lines on the console."));
   t.push_back(integer(
-      "log.evaluate_every", [](auto& c) -> auto& { return c.log.evaluate_every; }, 1, kMany,
-      "Steps between evaluations on held-out text; one more is made at the end."));
+      "log.evaluate_every", [](auto& c) -> auto& { return c.log.evaluate_every; }, 0, kMany,
+      "Steps between evaluations on held-out text, one more is made at the end; 0: never."));
   t.push_back(integer(
       "log.evaluate_tokens", [](auto& c) -> auto& { return c.log.evaluate_tokens; }, 0, kMany,
       "Held-out tokens of an evaluation; 0: all."));

@@ -1,6 +1,7 @@
 #include "train/config/values.h"
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <cmath>
 #include <limits>
@@ -84,7 +85,19 @@ std::string read_boolean(const std::string& text, bool& value) {
   return "";
 }
 
+namespace {
+
+/// Lower case, and the name that is meant where people use another.
+std::string usual_name(std::string word) {
+  for (char& c : word) c = char(std::tolower(static_cast<unsigned char>(c)));
+  return word == "gpu" || word == "nvidia" ? "cuda" : word;
+}
+
+}  // namespace
+
 std::string nearest_word(const std::string& word, const std::vector<std::string>& known) {
+  for (const std::string& candidate : known)
+    if (candidate == usual_name(word)) return candidate;
   std::string best;
   size_t fewest = std::numeric_limits<size_t>::max();
   for (const auto& candidate : known) {

@@ -13,8 +13,8 @@ std::string read_unsigned(const std::string& text, uint64_t& value);
 std::string read_real(const std::string& text, double& value);
 std::string read_boolean(const std::string& text, bool& value);
 
-/// The word of `known` with the fewest edits from `word`, or "" when none is near (more than a third of it
-/// wrong).
+/// The word of `known` that is the same but for capitals or by another name (gpu: cuda), or the one with the
+/// fewest edits from `word`, or "" when none is near (more than a third of it wrong).
 std::string nearest_word(const std::string& word, const std::vector<std::string>& known);
 /// "a, b or c"
 std::string either(const std::vector<std::string>& words);

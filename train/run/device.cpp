@@ -29,6 +29,28 @@ std::string decimal(const char* format, double value) {
   return text;
 }
 
+/// What a rank finds. At most one of the texts is not empty.
+struct OwnGpu {
+  int number = 0;
+  std::string missing;  ///< why there is none
+  std::string unfit;    ///< why this build cannot use it
+  std::string failure;  ///< of one that should work
+};
+
+OwnGpu look_for_gpu(int ranks_before) {
+  OwnGpu own;
+  const int gpus = cuda_devices(&own.missing);
+  if (gpus == 0) return own;
+  own.missing.clear();
+  own.number = ranks_before % gpus;
+  try {
+    if (cuda_fits(own.number, &own.unfit)) own.unfit.clear();
+  } catch (const Error& e) {
+    own.failure = e.what();
+  }
+  return own;
+}
+
 }  // namespace
 
 std::string describe(const AcceleratorProperties& p) {
@@ -40,32 +62,31 @@ std::string describe(const AcceleratorProperties& p) {
 
 ComputeDevice choose_device(Communicator& world, const std::string& wish) {
   const std::vector<std::string> hosts = gather_hosts(world);
-  ComputeDevice device{nullptr, "cpu", {}};
+  ComputeDevice device;
   for (const std::string& host : hosts) device.memories.push_back(cat("host ", host));
   if (wish == "cpu") return device;
 
-  std::string missing;
-  const int gpus = cuda_devices(&missing);
-  if (gpus > 0) missing.clear();
-  if (const int rank = first_with_text(world, missing); rank < world.size()) {
+  const auto before = std::count(hosts.begin(), hosts.begin() + world.rank(), hosts[size_t(world.rank())]);
+  OwnGpu own = look_for_gpu(int(before));
+  for (std::string* why : {&own.missing, &own.unfit}) {
+    const int rank = first_with_text(world, *why);
+    if (rank == world.size()) continue;
+    const std::string reason = place_of(rank, hosts) + *why;
     if (wish == "cuda")
-      throw Error(Exit::usage, cat("run.device = cuda: ", place_of(rank, hosts), missing,
-                                   "; with run.device = cpu (or auto) it is computed on the CPU"));
-    device.text = cat("cpu (not cuda: ", place_of(rank, hosts), missing, ")");
+      throw Error(Exit::usage, cat("device cuda: ", reason, "; --device cpu (or auto) computes on the CPU"));
+    device.text = cat("cpu (not cuda: ", reason, ")");
+    if (why == &own.unfit) device.warning = cat("computing on the CPU, not on the GPU: ", reason);
     return device;
   }
 
-  const std::string& host = hosts[size_t(world.rank())];
-  const auto before = std::count(hosts.begin(), hosts.begin() + world.rank(), host);
-  std::string failure;
   try {
-    device.accelerator = open_cuda(int(before) % gpus);
+    if (own.failure.empty()) device.accelerator = open_cuda(own.number);
   } catch (const Error& e) {
-    failure = e.what();
+    own.failure = e.what();
   }
-  if (const int rank = first_with_text(world, failure); rank < world.size())
-    throw Error(Exit::usage, cat("run.device = ", wish, ": ", place_of(rank, hosts), failure,
-                                 "; with run.device = cpu it is computed on the CPU"));
+  if (const int rank = first_with_text(world, own.failure); rank < world.size())
+    throw Error(Exit::usage, cat("device cuda: ", place_of(rank, hosts), own.failure,
+                                 "; --device cpu computes on the CPU"));
   const AcceleratorProperties& card = device.accelerator->properties();
   device.text = cat("cuda: ", describe(card));
   device.memories = gather_texts(world, cat("GPU ", card.bus_id, " (", card.name, ")"));

@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "model/layout_limits.h"
+#include "parallel/communicator_nccl.h"
 #include "parallel/watchdog.h"
 #include "train/run/log.h"
 
@@ -65,6 +66,12 @@ int default_threads() {
 /// Communication has a stream of its own, so that it goes on beside the computation.
 DeviceLink Runtime::make_link(Communicator& world, Transport wish) {
   DeviceLink link;
+  const bool several = world.size() > 1;
+  if (!device_.accelerator && wish == Transport::nccl && several)
+    throw Error(Exit::layout,
+                cat("parallel.transport = nccl cannot be used: NCCL moves tensors between GPUs, "
+                    "and the ranks compute on the ",
+                    device_.text, "; use auto, or a GPU for each rank"));
   if (!device_.accelerator) return link;
   link.accelerator = device_.accelerator.get();
   link.compute = link.accelerator->compute_stream();
@@ -72,7 +79,12 @@ DeviceLink Runtime::make_link(Communicator& world, Transport wish) {
   link.transport = wish;
   std::string note;
   link.transport = choose_transport(world, link, &note);
-  if (!note.empty()) device_.text += cat("; ", note);
+  if (!note.empty())
+    device_.text += cat("; ", note);
+  else if (several && link.transport == Transport::nccl)
+    device_.text += cat("; tensors travel by NCCL ", nccl_version());
+  else if (several)
+    device_.text += "; tensors travel over host memory and MPI (parallel.transport = staged)";
   return link;
 }
 
@@ -107,8 +119,9 @@ Runtime::Runtime(const Layout& layout, const ModelConfig& model, const RunSectio
             return world;
           }(),
           layout, run, local_rank(), local_size()) {
-  if (lead())
-    for (const std::string& warning : mesh_->warnings()) log_warning(warning);
+  if (!lead()) return;
+  if (!device_.warning.empty()) log_warning(device_.warning);
+  for (const std::string& warning : mesh_->warnings()) log_warning(warning);
 }
 
 Runtime::~Runtime() {

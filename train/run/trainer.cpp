@@ -326,7 +326,8 @@ struct Trainer::Impl {
     report.flops_per_s = totals.flops / report.seconds;
     if (report_now) report.layers = telemetry_of_all_ranks(jamba, mesh);
     jamba.telemetry = false;
-    if (report.step % config.log.evaluate_every == 0 || report.step == config.train.steps) {
+    const int64_t every = config.log.evaluate_every;
+    if (every > 0 && (report.step % every == 0 || report.step == config.train.steps)) {
       start = Clock::now();
       evaluate(report);
       sample(report.step);
