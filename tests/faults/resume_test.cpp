@@ -199,6 +199,22 @@ TEST_F(Resume, a_run_goes_on_from_the_checkpoint_before_a_torn_one) {
   }
 }
 
+TEST_F(Resume, what_killed_saves_left_goes_at_the_next_start) {
+  Config c = config("run");
+  c.train.steps = 3;
+  ASSERT_EQ(test::train(c), Exit::ok);
+  const std::string left[] = {c.run.folder + "/config.yaml.tmp-7", c.run.folder + "/checkpoints/latest.tmp-7",
+                              checkpoint_path(c.run.folder, 3) + ".tmp-7-7"};
+  on_rank_0([&] {
+    for (const std::string& file : {left[0], left[1]}) write_file(file, "half");
+    fs::create_directory(left[2]);
+    write_file(left[2] + "/rank-00000.h5", "half");
+  });
+  EXPECT_EQ(test::train(c), Exit::ok);  // at its end already: nothing is saved
+  for (const std::string& path : left) EXPECT_FALSE(fs::exists(path)) << path;
+  world().barrier();
+}
+
 TEST_F(Resume, a_run_without_a_good_checkpoint_is_refused_and_says_why) {
   Config c = config("run");
   c.train.steps = 2;

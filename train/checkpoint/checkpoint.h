@@ -96,6 +96,8 @@ std::optional<CheckpointInfo> newest_checkpoint(const std::string& folder,
 CheckpointInfo resolve_checkpoint(const std::string& path, std::string* warnings = nullptr);
 /// The steps of which a folder has checkpoints and where they lie, oldest first; none is opened.
 std::map<int64_t, std::string> checkpoints_of(const std::string& folder);
+/// Removes what interrupted saves left in a folder of checkpoints; not while another process may save there.
+void remove_leftovers(const std::string& folder);
 /// Removes old checkpoints by the retention rule (the last `keep_last`, at least one, and multiples of
 /// `keep_every` when that is > 0; never the newest verified one) and what interrupted saves left. One rank
 /// calls it, between saves. `own`: paths that this process has published, whose files it hashed as it wrote

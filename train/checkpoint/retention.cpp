@@ -37,17 +37,6 @@ void remove_checkpoint(const fs::path& path) {
   fs::remove_all(aside, error);
 }
 
-void remove_leftovers(const std::string& folder) {
-  std::error_code error;
-  std::vector<fs::path> leftovers;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
-    const std::string name = entry.path().filename().string();
-    const size_t mark = name.find(".tmp-");
-    if (mark != std::string::npos && step_of(name.substr(0, mark)) >= 0) leftovers.push_back(entry.path());
-  }
-  for (const fs::path& path : leftovers) fs::remove_all(path, error);
-}
-
 bool verifies(const fs::path& path, bool hashes) {
   try {
     open_checkpoint(path.string(), hashes);
@@ -113,6 +102,17 @@ CheckpointInfo resolve_checkpoint(const std::string& path, std::string* warnings
   throw Error(Exit::checkpoint,
               cat(path, ": holds no usable checkpoint (step-… folders, here or in checkpoints/)",
                   reasons.empty() ? "" : "\n", reasons));
+}
+
+void remove_leftovers(const std::string& folder) {
+  std::error_code error;
+  std::vector<fs::path> leftovers;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
+    const std::string name = entry.path().filename().string();
+    const size_t mark = name.find(".tmp-");
+    if (mark != std::string::npos && step_of(name.substr(0, mark)) >= 0) leftovers.push_back(entry.path());
+  }
+  for (const fs::path& path : leftovers) fs::remove_all(path, error);
 }
 
 void prune_checkpoints(const std::string& folder, int64_t keep_last, int64_t keep_every,

@@ -104,6 +104,8 @@ std::string RunFolder::path_to_resume(const std::string& resume, std::string& wa
     throw Error(Exit::checkpoint,
                 cat("no checkpoint of ", path_, " verifies:\n", warnings,
                     "\nput a good copy back, or set run.folder to another one to start anew"));
+  // A run that is at its end already would keep them: it saves no more.
+  if (newest) remove_leftovers(checkpoints());
   if (resume == "auto") return newest ? newest->path : "";
   const CheckpointInfo asked = resolve_checkpoint(resume, &warnings);
   // Going on from an older step would mix two histories in one folder.
