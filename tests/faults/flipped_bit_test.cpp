@@ -3,10 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "parallel/communicator.h"
+#include "tests/support/forwarding_ops.h"
 #include "tests/support/process.h"
-#include "tests/support/recording_ops.h"
 
 namespace jambalaya {
 namespace {
@@ -34,37 +35,39 @@ int64_t place_of(const Config& c) {
 }
 
 /// Learns from the optimizer where the tensors lie.
-class FlippingOps final : public test::RecordingOps {
+class FlippingOps final : public test::ForwardingOps<FlippingOps> {
  public:
-  FlippingOps(Ops& ops, Flip flip, int64_t at) : RecordingOps(ops), flip_(std::move(flip)), at_(at) {}
+  FlippingOps(Ops& ops, Flip flip, int64_t at) : ops_(ops), flip_(std::move(flip)), at_(at) {}
 
-  void adamw(Context& c, const AdamW& a) override {
-    if (updates_ != a.step) updates_ = a.step, first_ = a.param.ptr<float>();
-    const int64_t at = at_ - (a.param.ptr<float>() - first_);
-    if (at >= 0 && at < a.param.numel()) {
-      memory_ = {{"weights", a.param.ptr<float>() + at},
-                 {"first moments", a.m.ptr<float>() + at},
-                 {"second moments", a.v.ptr<float>() + at}};
-      if (a.compute) memory_["bf16 copy"] = a.compute.ptr<bf16>() + at;
-    }
-    RecordingOps::adamw(c, a);
-  }
-  void sum_squares(Context& c, const SumSquares& a) override {
-    if (flip_.when == "backward" && updates_ == flip_.step - 1) flip();
-    RecordingOps::sum_squares(c, a);
-  }
-  void head_loss(Context& c, const HeadLoss& a) override {
-    RecordingOps::head_loss(c, a);
-    if (flip_.when == "evaluation" && updates_ == flip_.step) flip();
+  const char* name() const override { return ops_.name(); }
+  template <class Op>
+  void forward(const char*, void (Ops::*run)(Context&, const Op&), Context& c, const Op& op,
+               std::initializer_list<Tensor>) {
+    if constexpr (std::is_same_v<Op, AdamW>) learn(op);
+    if constexpr (std::is_same_v<Op, SumSquares>)
+      if (flip_.when == "backward" && updates_ == flip_.step - 1) flip();
+    (ops_.*run)(c, op);
+    if constexpr (std::is_same_v<Op, HeadLoss>)
+      if (flip_.when == "evaluation" && updates_ == flip_.step) flip();
   }
 
  private:
+  void learn(const AdamW& a) {
+    if (updates_ != a.step) updates_ = a.step, first_ = a.param.ptr<float>();
+    const int64_t at = at_ - (a.param.ptr<float>() - first_);
+    if (at < 0 || at >= a.param.numel()) return;
+    memory_ = {{"weights", a.param.ptr<float>() + at},
+               {"first moments", a.m.ptr<float>() + at},
+               {"second moments", a.v.ptr<float>() + at}};
+    if (a.compute) memory_["bf16 copy"] = a.compute.ptr<bf16>() + at;
+  }
   void flip() {
     if (done_) return;
     done_ = true;
     auto* const element = static_cast<uint8_t*>(memory_.at(flip_.what));
     element[flip_.what == "bf16 copy" ? 10 : 20] ^= 1;  // the lowest bit of element 5
   }
+  Ops& ops_;
   const Flip flip_;
   const int64_t at_;
   int64_t updates_ = 0;

@@ -2,9 +2,8 @@
 
 #include <sys/stat.h>
 
-#include <filesystem>
-
-#include "train/run/curves.h"
+#include "train/report/run_panels.h"
+#include "train/report/run_report.h"
 #include "train/run/log.h"
 
 namespace jambalaya {
@@ -97,8 +96,9 @@ void RunRecord::end(int64_t step, const std::string& why) {
 void RunRecord::draw() {
   const auto start = std::chrono::steady_clock::now();
   try {
-    const std::string name = std::filesystem::path(config_.run.folder).filename().string();
-    write_run_curves(config_.run.folder, cat(name, ": ", notation_of(config_.model)));
+    const RunData run = read_run(config_.run.folder);
+    write_run_curves(run, cat(run.name, ": ", notation_of(config_.model)));
+    write_run_report(run);
   } catch (const Error& e) {
     log_warning(cat("the run's pictures were not drawn: ", e.what()));
   }

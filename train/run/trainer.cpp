@@ -120,6 +120,10 @@ struct Trainer::Impl {
       load_tensors(ctx, info, parameters, nullptr);
       engine.refresh();
       log_info(cat("starts from the weights of ", info.path));
+      if (runtime.lead() && !info.state.tokenizer_json.empty() &&
+          info.state.tokenizer_json != dataset.tokenizer_json())
+        log_warning(cat(config.data.folder, " was encoded with another tokenizer than that of ", info.path,
+                        ": ids mean other texts. Encode with ", info.path, "/tokenizer.json"));
     } else {
       parameters.initialize(config.run.seed, ctx.pool);
       engine.refresh();
