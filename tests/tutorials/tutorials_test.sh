@@ -67,7 +67,7 @@ for name in $tutorials; do
       said 'refused with exit code 3'
       said 'Dear reader' ;;
     3-*)
-      said '"prompt":|"prompt"'
+      said '"prompt": *"LOVE, n\."'
       said 'exit code 17: they differ' ;;
     4-*)
       said '^LOVE, n\.'
