@@ -43,8 +43,8 @@ Json redone(const std::string& metrics, int64_t keep_bytes) {
 
 }  // namespace
 
-RunRecord::RunRecord(const Config& config, int ranks, const Json& environment, const TrainState& state)
-    : config_(config), ranks_(ranks), journal_(path_in(config, "journal.jsonl")) {
+RunRecord::RunRecord(const Config& config, const Json& environment, const TrainState& state)
+    : config_(config), journal_(path_in(config, "journal.jsonl")) {
   Json facts = Json::make_object();
   facts.set("step", state.step).set("steps", config.train.steps);
   for (auto& [key, value] : redone(path_in(config, "metrics.jsonl"), state.metrics_bytes).object)
@@ -63,7 +63,7 @@ void RunRecord::open(const TrainState& state) {
 
 void RunRecord::step(const StepReport& report) {
   metrics_->write(report.json());
-  if (events_) events_->write(report.step, scalars_of(report, ranks_));
+  if (events_) events_->write(report.step, scalars_of(report));
 }
 
 void RunRecord::samples(int64_t step, const std::vector<Sample>& samples) {

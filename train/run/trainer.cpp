@@ -4,7 +4,6 @@
 #include <chrono>
 #include <cmath>
 
-#include "data/crc32c.h"
 #include "data/dataset.h"
 #include "data/loader.h"
 #include "kernels/trace.h"
@@ -15,10 +14,12 @@
 #include "train/run/bad_step.h"
 #include "train/run/banner.h"
 #include "train/run/batch_changes.h"
+#include "train/run/console.h"
 #include "train/run/copies.h"
 #include "train/run/engine.h"
 #include "train/run/environment.h"
 #include "train/run/evaluation.h"
+#include "train/run/local_batch.h"
 #include "train/run/log.h"
 #include "train/run/persistence.h"
 #include "train/run/record.h"
@@ -52,14 +53,6 @@ Dataset open_dataset(Communicator& world, const std::string& folder) {
   Dataset dataset(folder);
   check_agreement(world, data_facts(dataset, folder));
   return dataset;
-}
-
-/// Of rows of `length` ids. Sums of it do not depend on who has which row, or in which order.
-int64_t crc_of_rows(const std::vector<int32_t>& ids, int64_t length) {
-  int64_t sum = 0;
-  for (size_t i = 0; i < ids.size(); i += size_t(length))
-    sum += crc32c(&ids[i], std::min(size_t(length), ids.size() - i) * sizeof(int32_t));
-  return sum;
 }
 
 constexpr int kMostSkips = 20;   // in a row; then the loss has left its window for good
@@ -96,6 +89,7 @@ struct Trainer::Impl {
                       " take at a time (data.micro_batch = ", c.data.micro_batch,
                       " each): set data.global_batch to a multiple of ", rows));
     jamba.recompute = c.train.recompute;
+    engine.verify_every = c.train.verify_every;
     if (dataset.held_out().documents() > 0)
       held_out.emplace(dataset.held_out(), c.data.sequence_length, c.data.micro_batch * data_ranks,
                        c.log.evaluate_tokens);
@@ -136,8 +130,8 @@ struct Trainer::Impl {
       engine.refresh();
     }
     if (runtime.lead()) {
-      record = std::make_unique<RunRecord>(config, world.size(),
-                                           describe_environment(runtime, config.train.precision), state);
+      record =
+          std::make_unique<RunRecord>(config, describe_environment(runtime, config.train.precision), state);
       replace_file(config.run.folder + "/config.yaml", to_yaml(config));
       replace_file(config.run.folder + "/tokenizer.json", dataset.tokenizer_json());
     }
@@ -292,7 +286,7 @@ struct Trainer::Impl {
     }
     report.bad = detector.judge(report.loss, report.gradient_norm);
     if (report.bad.empty()) {
-      engine.update(report.lr, report.gradient_norm);
+      engine.update(report.lr, report.gradient_norm, report.step);
       skips = 0;
     } else if (handle_bad_step(report, totals.tokens)) {
       return false;
@@ -331,6 +325,7 @@ struct Trainer::Impl {
 
   void finish_report(StepReport& report, const Totals& totals, Clock::time_point start, bool report_now) {
     report.tokens = state.tokens;
+    report.ranks = world.size();
     report.epoch = loader.state().epoch;
     report.seconds = seconds_since(start);
     report.tokens_per_s = double(totals.tokens) / report.seconds;
@@ -351,7 +346,7 @@ struct Trainer::Impl {
     report.elapsed =
         seconds_since(run_start) / double(std::max<int64_t>(state.step - first_step, 1)) * double(state.step);
     if (record) record->step(report);
-    if (report_now || report.held_out_nats || !report.bad.empty()) log_info(report.console_line());
+    tell_step(report, report_now);
   }
 
   // ---- saving ----
@@ -370,10 +365,10 @@ struct Trainer::Impl {
     state.rows_per_step = accumulation() * config.data.micro_batch * data_ranks;
     state.accumulation_steps = accumulation();
     state.layout = describe_fully(mesh.layout());
-    state.metrics_bytes = record ? record->metrics_bytes() : 0;
+    state.metrics_bytes = record ? record->synced_metrics_bytes() : 0;
     world.broadcast(make_tensor(&state.metrics_bytes, {1}), 0);
     saved.push_back(save_checkpoint(world, folder.checkpoints(), boxes_to_write(parameters, &optimizer),
-                                    state, config.model, false));
+                                    state, config.model, false, [&] { engine.check_memory(); }));
     if (runtime.lead())
       prune_checkpoints(folder.checkpoints(), config.checkpoint.keep_last, config.checkpoint.keep_every,
                         saved);
