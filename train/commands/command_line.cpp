@@ -1,91 +1,20 @@
-// The only file that sees CLI11: the tree of commands, its help, and errors with exit code 2.
+// The tree of commands, its help, and errors with exit code 2. Only this file, command_options.cpp and
+// command_tree.cpp see CLI11.
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 
 #include "kernels/error.h"
+#include "train/commands/command_options.h"
+#include "train/commands/command_tree.h"
 #include "train/commands/commands.h"
 #include "train/commands/help_text.h"
+#include "train/commands/written_pages.h"
 #include "train/config/values.h"
 
 namespace jambalaya {
 
 namespace {
-
-/// Options of type Count take suffixes as in a config: 64Ki, 1M.
-void add_count(CLI::App& app, const std::string& name, int64_t& value, const std::string& doc,
-               int64_t min = 0) {
-  app.add_option_function<std::string>(
-         name,
-         [&value, name, min](const std::string& text) {
-           const std::string why = read_integer(text, value);
-           if (!why.empty()) throw Error(Exit::usage, cat(name, " ", text, ": ", why));
-           if (value < min) throw Error(Exit::usage, cat(name, " ", text, ": must be at least ", min));
-         },
-         doc)
-      ->type_name("COUNT")
-      ->default_str(value > 0 ? cat(value) : "");
-}
-
-void add_number(CLI::App& app, const std::string& name, double& value, const std::string& doc, double min,
-                double max) {
-  app.add_option_function<std::string>(
-         name,
-         [&value, name, min, max](const std::string& text) {
-           const std::string why = read_real(text, value);
-           if (!why.empty()) throw Error(Exit::usage, cat(name, " ", text, ": ", why));
-           if (value < min || value > max)
-             throw Error(Exit::usage, cat(name, " ", text, ": must be from ", min, " to ", max));
-         },
-         doc)
-      ->type_name("NUMBER")
-      ->default_str(cat(value));
-}
-
-void add_choice(CLI::App& app, const std::string& name, std::string& value,
-                const std::vector<std::string>& words, const std::string& doc) {
-  app.add_option_function<std::string>(
-         name,
-         [&value, name, words](const std::string& text) {
-           value = text;
-           if (std::find(words.begin(), words.end(), text) != words.end()) return;
-           const std::string near = nearest_word(text, words);
-           throw Error(Exit::usage, cat(name, " ", text, ": not one of ", either(words),
-                                        near.empty() ? "" : cat(" (did you mean ", near, "?)")));
-         },
-         doc)
-      ->type_name(either(words))
-      ->default_str(value);
-}
-
-void add_json(CLI::App& app, bool& json) {
-  app.add_flag("--json", json, "Answer as JSON on standard output");
-}
-
-void add_threads(CLI::App& app, int& threads) {
-  app.add_option_function<std::string>(
-         "--threads",
-         [&threads](const std::string& text) {
-           int64_t value = 0;
-           if (!read_integer(text, value).empty() || value < 0 || value > 4096)
-             throw Error(Exit::usage,
-                         cat("--threads ", text, ": must be a whole number from 0 to 4096 (0: all cores)"));
-           threads = int(value);
-         },
-         "Threads; 0: all cores that this process may use")
-      ->type_name("N");
-}
-
-void add_set(CLI::App& app, std::vector<std::string>& set, const std::string& doc) {
-  // One value each: `--set a=1 FILE` must not swallow FILE.
-  app.add_option("--set", set, doc)->type_name("SECTION.KEY=VALUE")->allow_extra_args(false);
-}
-
-constexpr const char* kDeviceDoc =
-    "Where the model is computed; auto: a GPU for each rank where there is one, else the CPU";
-void add_device(CLI::App& app, std::string& device, const std::string& doc) {
-  add_choice(app, "--device", device, {"auto", "cpu", "cuda"}, doc);
-}
 
 /// Every command's options, and which command was called.
 struct Parsed {
@@ -105,6 +34,7 @@ struct Parsed {
   InspectOptions inspect;
   DoctorOptions doctor;
   ConfigOptions config;
+  std::string completion_shell;
 };
 
 CLI::App* command(CLI::App& parent, const std::string& name) {
@@ -183,7 +113,8 @@ void add_run_commands(CLI::App& root, Parsed& p) {
     app->add_option("CONFIG", o.config, "YAML; see docs/configuration.md")->required();
     add_set(*app, o.set, "Override one value; may be repeated");
     app->add_option("--resume", o.resume,
-                    "auto (the newest whole checkpoint of the run), none, or the path of one");
+                    "auto (the newest whole checkpoint of the run), none, or the path of one")
+        ->type_name("auto, none or FOLDER");
     app->add_option("--trace", o.trace,
                     "Write what every thread of every rank did in steps 3 to 5 of this job (log.trace_from, "
                     "log.trace_steps) as Chrome trace JSON: look at it with ui.perfetto.dev or "
@@ -308,6 +239,13 @@ void add_looking_commands(CLI::App& root, Parsed& p) {
   }
 }
 
+void add_page_commands(CLI::App& root, Parsed& p) {
+  CLI::App* app = command(root, "completion");
+  add_choice(*app, "SHELL", p.completion_shell, {"bash", "zsh"}, "For which shell");
+  app->get_option("SHELL")->required();
+  command(root, "man");
+}
+
 std::vector<std::string> names_of(const CLI::App& app) {
   std::vector<std::string> names;
   for (const auto* sub : app.get_subcommands([](const CLI::App*) { return true; }))
@@ -375,6 +313,9 @@ std::string path_of(const CLI::App& app) {
 
 Command chosen(const CLI::App& root, const Parsed& p) {
   const std::string path = path_of(*deepest(root));
+  if (path == "man") return ShowText{man_page(describe(root))};
+  if (path == "completion" && p.completion_shell == "bash") return ShowText{bash_completion(describe(root))};
+  if (path == "completion") return ShowText{zsh_completion(describe(root))};
   if (path == "tokenizer train") return p.tokenizer_train;
   if (path == "tokenizer encode") return p.tokenizer_encode;
   if (path == "tokenizer decode") return p.tokenizer_decode;
@@ -422,6 +363,7 @@ CommandLine parse_command_line(const std::vector<std::string>& arguments) {
   add_run_commands(root, parsed);
   add_interchange_commands(root, parsed);
   add_looking_commands(root, parsed);
+  add_page_commands(root, parsed);
 
   if (arguments.empty()) return {parsed.global, ShowText{root.help("jambalaya")}};
   if (arguments.front() == "--version") return {parsed.global, ShowText{version_text()}};
