@@ -1,6 +1,5 @@
 # cmake --install. Components: program (the command, its pages, configs, documents), cuda (the GPU library) and
 # development (kernels for other CMake projects).
-include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
 install(TARGETS jambalaya_kernels EXPORT jambalaya-targets
