@@ -67,19 +67,19 @@ std::string option_entry(const OptionDoc& option) {
 
 std::string synopsis(const CommandDoc& command) {
   std::string line = bold(cat("jambalaya", command.path.empty() ? "" : " ", command.path));
-  if (!command.commands.empty()) line += " " + italic("COMMAND");
-  line += " [" + italic("OPTIONS") + "]";
+  if (!command.commands.empty()) line += cat(" ", italic("COMMAND"));
+  line += cat(" [", italic("OPTIONS"), "]");
   for (const auto& option : command.options) {
     if (!option.positional) continue;
-    const std::string name = italic(option.names.front()) + (option.many ? " .\\|.\\|." : "");
+    const std::string name = cat(italic(option.names.front()), option.many ? " .\\|.\\|." : "");
     line += option.required ? cat(" ", name) : cat(" [", name, "]");
   }
-  return line + "\n";
+  return cat(line, "\n");
 }
 
 std::string command_section(const CommandDoc& command) {
   const HelpText& help = help_of(command.path);
-  std::string text = cat(".SS ", argument("jambalaya " + command.path), "\n", troff(command.sentence),
+  std::string text = cat(".SS ", argument(cat("jambalaya ", command.path)), "\n", troff(command.sentence),
                          "\n.PP\n", synopsis(command));
   for (const auto& option : command.options)
     if (option.names.back() != "-h") text += option_entry(option);
@@ -88,12 +88,12 @@ std::string command_section(const CommandDoc& command) {
 
 std::string configuration() {
   std::string text =
-      ".SH CONFIGURATION\nA config is a YAML file of sections; what is not given has its default, and\n" +
-      bold("--set") + " " + italic("section.key=value") +
-      " overrides one value. The same, with the rules that span keys: docs/configuration.md.\n";
+      cat(".SH CONFIGURATION\nA config is a YAML file of sections; what is not given has its default, and\n",
+          bold("--set"), " ", italic("section.key=value"),
+          " overrides one value. The same, with the rules that span keys: docs/configuration.md.\n");
   const Config defaults;
   for (const auto& section : config_sections()) {
-    text += cat(".SS ", argument("Section " + section.name), "\n", troff(section.doc), "\n");
+    text += cat(".SS ", argument(cat("Section ", section.name)), "\n", troff(section.doc), "\n");
     for (const auto& option : config_options()) {
       if (option.section() != section.name) continue;
       std::string about = option.doc;
@@ -133,7 +133,7 @@ std::string man_page(const CommandDoc& program) {
   std::string text = cat(".\\\" Written by: jambalaya man\n.TH JAMBALAYA 1 \"\" ", argument(version_text()),
                          "\n.SH NAME\njambalaya \\- ", troff(name), "\n.SH SYNOPSIS\n");
   for (const auto* command : all_commands(program))
-    if (command->commands.empty()) text += synopsis(*command) + ".br\n";
+    if (command->commands.empty()) text += cat(synopsis(*command), ".br\n");
   text.resize(text.size() - 4);
   text += cat(".SH DESCRIPTION\n", troff(program.sentence), "\n.PP\nFrom text to a model that writes:\n",
               example(help_of("").example));
@@ -142,8 +142,7 @@ std::string man_page(const CommandDoc& program) {
   text += ".SH COMMANDS\n";
   for (const auto* command : all_commands(program))
     if (!command->path.empty()) text += command_section(*command);
-  text += configuration() + exit_status();
-  return text + ".SH SEE ALSO\n.BR mpirun (1)";
+  return cat(text, configuration(), exit_status(), ".SH SEE ALSO\n.BR mpirun (1)");
 }
 
 }  // namespace jambalaya
