@@ -30,7 +30,7 @@ endif()
 set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_NAME libjambalaya-dev)
 set(CPACK_DEBIAN_DEVELOPMENT_PACKAGE_SECTION libdevel)
 set(CPACK_COMPONENT_DEVELOPMENT_DESCRIPTION
-  "Kernels of hybrid Transformer-Mamba-MoE language models, static library\nSelective scan, attention, matrix products, experts and more for the CPU, forward\nand backward; headers and CMake package files. Licence: Apache-2.0.")
+  "Its kernels for other programs, as a static library with headers and CMake package\nfiles: selective scan, attention, matrix products, experts and more for the CPU,\nforward and backward. Licence: Apache-2.0.")
 
 if(TARGET jambalaya_cuda)
   list(APPEND CPACK_COMPONENTS_ALL cuda)
@@ -38,6 +38,6 @@ if(TARGET jambalaya_cuda)
   set(CPACK_DEBIAN_CUDA_PACKAGE_SHLIBDEPS ON)
   # Loaded only by the program of the same build.
   set(CPACK_DEBIAN_CUDA_PACKAGE_DEPENDS "jambalaya (= ${PROJECT_VERSION})")
-  set(CPACK_COMPONENT_CUDA_DESCRIPTION "The kernels of jambalaya for NVIDIA GPUs. Needs NVIDIA's driver and cuBLAS.\nLicence: Apache-2.0.")
+  set(CPACK_COMPONENT_CUDA_DESCRIPTION "Its kernels for NVIDIA GPUs, which the program loads. Needs NVIDIA's driver and cuBLAS.\nLicence: Apache-2.0.")
 endif()
 include(CPack)
