@@ -314,6 +314,14 @@ std::string Tokenizer::decode(std::span<const uint32_t> ids, bool skip_special) 
   return state_->decoder.decode(ids, skip_special);
 }
 
+std::string Tokenizer::decode_after(std::span<const uint32_t> prompt, std::span<const uint32_t> ids) const {
+  if (!state_->model.sentence_piece) return decode(ids, true);
+  std::vector<uint32_t> all(prompt.begin(), prompt.end());
+  all.insert(all.end(), ids.begin(), ids.end());
+  const std::string before = decode(prompt, true), text = decode(all, true);
+  return text.starts_with(before) ? text.substr(before.size()) : decode(ids, true);
+}
+
 const std::string& Tokenizer::id_to_bytes(uint32_t id) const {
   const std::vector<std::string>& bytes = state_->decoder.bytes();
   if (id >= bytes.size())

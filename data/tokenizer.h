@@ -56,6 +56,9 @@ class Tokenizer {
   /// Text of the ids. Bytes that are not UTF-8 (a character cut in two) become U+FFFD, as Hugging Face
   /// decodes. Error(bad_input) for an id outside the vocabulary.
   std::string decode(std::span<const uint32_t> ids, bool skip_special = false) const;
+  /// What `ids` add to the text of `prompt`, without special tokens. Not always decode(ids): a SentencePiece
+  /// decoder takes the first blank of a text away, and here the text begins with the prompt.
+  std::string decode_after(std::span<const uint32_t> prompt, std::span<const uint32_t> ids) const;
   /// The bytes of one id: concatenated over ids they are the encoded text, exactly (byte-level), or that text
   /// with the blank that the normalizer puts first (SentencePiece-shaped).
   const std::string& id_to_bytes(uint32_t id) const;

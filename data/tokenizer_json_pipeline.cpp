@@ -87,6 +87,8 @@ class SentencePieceReader : TokenizerJsonChecks {
     if (absent(root, "decoder")) refuse("decoder null is not supported: tokens would be joined by blanks");
     read_decoder(root["decoder"]);
     check_first();
+    check_growth("normalizer", model_.normalizer);
+    check_growth("decoder", model_.decoder);
   }
 
  private:
@@ -174,6 +176,21 @@ class SentencePieceReader : TokenizerJsonChecks {
         refuse(
             "pre_tokenizer Metaspace with prepend_scheme \"first\" behind a normalizer that moves characters "
             "is not supported");
+  }
+
+  /// A file is not to be trusted: forty steps that each double a text would fill any memory.
+  template <class Step>
+  void check_growth(const char* where, const std::vector<Step>& steps) const {
+    constexpr double kMost = 64;
+    double growth = 1;
+    for (const Step& step : steps) {
+      const double before = double(std::max<size_t>(1, step.pattern.size())),
+                   after = double(step.content.size());
+      growth *= std::max(1.0, after / before);
+    }
+    if (growth > kMost)
+      refuse(cat(where, ": its steps may make a text more than ", kMost,
+                 " times as long, which is not supported"));
   }
 
   void read_decoder(const json& value) {

@@ -76,8 +76,8 @@ struct EmbeddingBackward {
 /// their losses, nll and correct come out whole, with the same bits; dh is this part's share of a sum over
 /// parts, dw belongs to this part's rows.
 ///
-/// Targets at or beyond the vocabulary fail; on a device their nll is NaN. There `combine` is called for every
-/// chunk, since the host does not know whether it has a counted token, and only enqueues.
+/// Targets at or beyond the vocabulary fail; on a device their nll is NaN. There `combine` is called for
+/// every chunk, since the host does not know whether it has a counted token, and only enqueues.
 struct HeadLoss {
   Tensor h;        ///< act [T, D], final hidden states (normed)
   Tensor w;        ///< act [V, D]
@@ -206,6 +206,14 @@ struct AttentionBackward {
   /// Add to f32 dq, dk, dv instead of writing act. Without it the segments' key rows must follow each other
   /// without overlap.
   bool accumulate = false;
+};
+
+/// Generation: what each sequence has just said joins its cache. Sequence s has the rows [s L, (s + 1) L) of
+/// the caches; row first_position[s] + i of these = row offsets[s] + i of keys (values), bit for bit.
+struct CacheAppend {
+  Tensor keys, values;            ///< act [T, G*C] (rows may be strided)
+  Tensor key_cache, value_cache;  ///< act [S * L, G*C]
+  Documents docs;                 ///< segment s is sequence s; its end, first_position included, is at most L
 };
 
 // ---- feed-forward and experts ----------------------------------------------------------------------------
@@ -362,6 +370,7 @@ class Ops {
   virtual void attention_merge(Context&, const AttentionMerge&) = 0;
   virtual void attention_delta(Context&, const AttentionDelta&) = 0;
   virtual void attention_backward(Context&, const AttentionBackward&) = 0;
+  virtual void cache_append(Context&, const CacheAppend&) = 0;
   virtual void swiglu_forward(Context&, const SwigluForward&) = 0;
   virtual void swiglu_backward(Context&, const SwigluBackward&) = 0;
   virtual void router_forward(Context&, const RouterForward&) = 0;

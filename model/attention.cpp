@@ -27,17 +27,6 @@ void rotate(const Pass& pass, const Tensor& x, bool inverse) {
                                .inverse = inverse});
 }
 
-/// Copies each segment's new rows behind what its sequence has in the cache.
-void append(const Pass& pass, const Tensor& rows, const Tensor& cache, const Tensor& key_begin) {
-  for (int64_t s = 0; s < pass.docs.count; s++) {
-    int64_t begin = pass.docs.offsets[s], n = pass.docs.offsets[s + 1] - begin;
-    int64_t at = key_begin.ptr<int64_t>()[s] + pass.docs.first_position[s];
-    if (n)
-      pass.ops().scale_copy(pass.ctx,
-                            {.x = rows.slice_rows(begin, begin + n), .y = cache.slice_rows(at, at + n)});
-  }
-}
-
 }  // namespace
 
 void Attention::forward(const Pass& pass, const Tensor& x_TD, const Tensor& y_TD, const LayerState* state) {
@@ -67,8 +56,7 @@ void Attention::forward(const Pass& pass, const Tensor& x_TD, const Tensor& y_TD
                       .o = s.o,
                       .lse = s.lse};
   if (state) {
-    append(pass, s.k, state->keys, state->key_begin);
-    append(pass, s.v, state->values, state->key_begin);
+    pass.ops().cache_append(pass.ctx, {s.k, s.v, state->keys, state->values, pass.docs});
     op.k = state->keys;
     op.v = state->values;
     op.key_begin = state->key_begin;

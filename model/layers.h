@@ -16,7 +16,7 @@ namespace jambalaya {
 /// State of one layer of a batch of sequences during generation; empty tensors in training.
 struct LayerState {
   Tensor keys, values;  ///< act [S * max_length, G*C]
-  Tensor key_begin;     ///< i64 [S] in host memory: first cache row of each sequence
+  Tensor key_begin;     ///< i64 [S] in host memory: s * max_length, first cache row of each sequence
   Tensor conv, ssm;     ///< f32 [S, W-1, E], [S, N, E]
 };
 

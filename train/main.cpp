@@ -28,6 +28,7 @@ struct Run {
   int operator()(const ImportCommandOptions& o) const { return run_import(o); }
   int operator()(const CompareOptions& o) const { return run_compare(o); }
   int operator()(const CompareRunsOptions& o) const { return run_compare_runs(o); }
+  int operator()(const ReportOptions& o) const { return run_report_command(o); }
   int operator()(const InspectOptions& o) const { return run_inspect(o); }
   int operator()(const DoctorOptions& o) const { return run_doctor(o); }
   int operator()(const ConfigOptions& o) const { return run_config(o); }

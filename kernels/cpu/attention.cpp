@@ -21,15 +21,10 @@ struct Forward {
 
   Forward(Context& ctx, const AttentionForward& a)
       : args(a),
-        heads(check_heads(a.q, a.k, a.v, a.head_size, a.docs)),
+        heads(check_op(a)),
         segments(a.docs, a.key_begin, a.key_count, a.k.rows()),
-        blocks(*ctx.scratch, 0, a.docs.count, kQueryRows / heads.together(),
-               [&](int64_t s) { return segments.tokens(s); }) {
-    const Tensor& o = a.o;
-    JAMBALAYA_CHECK(o.rank == 2 && o.shape == a.q.shape && (o.dtype == a.q.dtype || o.dtype == DType::f32),
-                    "o ", o.describe(), ", q ", a.q.describe());
-    if (a.lse) check_per_query(a.lse, heads, o.rows(), "lse");
-  }
+        blocks(*ctx.scratch, 0, a.docs.count, kQueryRows / heads_together(heads),
+               [&](int64_t s) { return segments.tokens(s); }) {}
 
   int64_t keys(const Block& b) const { return segments.seen(b.segment, b.end); }
   int64_t pieces(const Block& b) const {
@@ -47,7 +42,7 @@ struct Forward {
             .k_stride = args.k.row_stride,
             .v_stride = args.v.row_stride,
             .tokens = b.end - b.begin,
-            .heads = heads.per_group(group),
+            .heads = heads_of_group(heads, group),
             .head_size = size,
             .first_position = segments.past(b.segment) + b.begin,
             .key_begin = 0,
@@ -79,12 +74,13 @@ int64_t list_items(const Forward& forward, ForwardItem* items, int64_t* count) {
     const Block& block = forward.blocks.data[b];
     const int64_t pieces = forward.pieces(block);
     for (int64_t g = 0; g < heads.key; g++)
-      for (int64_t group = 0; group < heads.groups(); group++)
+      for (int64_t group = 0; group < groups(heads); group++)
         for (int64_t p = 0; p < pieces; p++) {
           if (items)
             items[*count] = {int32_t(b), int32_t(g), int32_t(group), pieces > 1 ? int32_t(p) : -1, floats};
           ++*count;
-          if (pieces > 1) floats += (block.end - block.begin) * heads.per_group(group) * (heads.size + 2);
+          if (pieces > 1)
+            floats += (block.end - block.begin) * heads_of_group(heads, group) * (heads.size + 2);
         }
   }
   return floats;
@@ -126,13 +122,7 @@ void CpuOps::attention_forward(Context& ctx, const AttentionForward& args) {
 
 void CpuOps::attention_merge(Context& ctx, const AttentionMerge& args) {
   const Tensor &o = args.o, &part = args.part, &lse = args.lse, &part_lse = args.part_lse;
-  const int64_t size = args.head_size;
-  JAMBALAYA_CHECK(o.dtype == DType::f32 && part.dtype == DType::f32 && o.rank == 2 && o.shape == part.shape,
-                  "o ", o.describe(), ", part ", part.describe());
-  JAMBALAYA_CHECK(size > 0 && o.columns() % size == 0, "o ", o.describe(), ", head size ", size);
-  const Heads heads{size, o.columns() / size, o.columns() / size};
-  check_per_query(lse, heads, o.rows(), "lse");
-  check_per_query(part_lse, heads, o.rows(), "part_lse");
+  const Heads heads = check_op(args);
   ctx.pool->run_range(o.rows(), kMergedTokens, [&](int64_t begin, int64_t end) {
     simd_.attention.merge({.o = o.ptr<float>() + begin * o.row_stride,
                            .part = part.ptr<float>() + begin * part.row_stride,
@@ -144,7 +134,7 @@ void CpuOps::attention_merge(Context& ctx, const AttentionMerge& args) {
                            .part_lse_stride = part_lse.row_stride,
                            .tokens = end - begin,
                            .heads = heads.query,
-                           .head_size = size});
+                           .head_size = heads.size});
   });
 }
 

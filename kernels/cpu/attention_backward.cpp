@@ -43,26 +43,7 @@ struct Backward {
   float *lse2, *delta;  ///< [T, H]: lse / ln 2 and <dO, O>
 
   Backward(Context& ctx, const AttentionBackward& a)
-      : args(a),
-        heads(check_heads(a.q, a.k, a.v, a.head_size, a.docs)),
-        segments(a.docs, a.key_begin, a.key_count, a.k.rows()) {
-    const DType gradient = a.accumulate ? DType::f32 : a.q.dtype;
-    auto check = [&](const Tensor& t, const Tensor& like, DType dtype, const char* name) {
-      JAMBALAYA_CHECK(t.rank == 2 && t.shape == like.shape && t.dtype == dtype, name, " ", t.describe(),
-                      ", wanted ", name_of(dtype), " as ", like.describe());
-    };
-    check(a.d_out, a.q, a.q.dtype, "d_out");
-    check(a.dq, a.q, gradient, "dq");
-    check(a.dk, a.k, gradient, "dk");
-    check(a.dv, a.v, gradient, "dv");
-    JAMBALAYA_CHECK(a.key_begin || a.k.rows() == a.q.rows(), "q ", a.q.describe(), ", k ", a.k.describe());
-    JAMBALAYA_CHECK(a.accumulate || segments.end_of_disjoint(0) == segments.count(),
-                    "key rows that do not follow each other need accumulate");
-    check_per_query(a.lse, heads, a.q.rows(), "lse");
-    if (a.delta)
-      check_per_query(a.delta, heads, a.q.rows(), "delta");
-    else
-      check(a.o, a.q, a.q.dtype, "o");
+      : args(a), heads(check_op(a)), segments(a.docs, a.key_begin, a.key_count, a.k.rows()) {
     const int64_t tokens = a.docs.tokens;
     lse2 = ctx.scratch->array<float>(tokens * heads.query, "attention.lse2");
     delta = ctx.scratch->array<float>(tokens * heads.query, "attention.delta");
@@ -131,7 +112,7 @@ struct Backward {
             .delta = delta + token * heads.query + head,
             .stats_stride = heads.query,
             .tokens = b.end - b.begin,
-            .heads = heads.per_group(group),
+            .heads = heads_of_group(heads, group),
             .head_size = size,
             .first_position = segments.past(b.segment) + b.begin,
             .key_end = segments.seen(b.segment, b.end),
@@ -146,15 +127,9 @@ struct Backward {
 }  // namespace
 
 void CpuOps::attention_delta(Context& ctx, const AttentionDelta& args) {
-  const Tensor &g = args.d_out, &o = args.o;
-  const int64_t size = args.head_size;
-  JAMBALAYA_CHECK(o.dtype == DType::f32 || o.dtype == DType::bf16, "o ", o.describe());
-  JAMBALAYA_CHECK(o.rank == 2 && g.shape == o.shape && g.dtype == o.dtype, "d_out ", g.describe(), ", o ",
-                  o.describe());
-  JAMBALAYA_CHECK(size > 0 && o.columns() % size == 0, "o ", o.describe(), ", head size ", size);
-  const Heads heads{size, o.columns() / size, o.columns() / size};
-  check_per_query(args.delta, heads, o.rows(), "delta");
-  deltas(ctx, simd_.attention, g, o, heads, {args.delta.ptr<float>(), 1, args.delta.row_stride});
+  const Heads heads = check_op(args);
+  deltas(ctx, simd_.attention, args.d_out, args.o, heads,
+         {args.delta.ptr<float>(), 1, args.delta.row_stride});
 }
 
 void CpuOps::attention_backward(Context& ctx, const AttentionBackward& args) {
@@ -177,13 +152,13 @@ void CpuOps::attention_backward(Context& ctx, const AttentionBackward& args) {
       (f32 ? kernels.backward_keys_f32 : kernels.backward_keys_bf16)(block);
     });
   }
-  Blocks queries(*ctx.scratch, 0, segments.count(), kQueryRows / heads.together(),
+  Blocks queries(*ctx.scratch, 0, segments.count(), kQueryRows / heads_together(heads),
                  [&](int64_t s) { return segments.tokens(s); });
-  const int64_t per_block = heads.key * heads.groups();
+  const int64_t per_block = heads.key * groups(heads);
   for_each_item(ctx, queries.count * per_block, heads.size, [&](int64_t i, float* scratch) {
     int64_t rest = i % per_block;
     auto block =
-        backward.queries(queries.data[i / per_block], rest / heads.groups(), rest % heads.groups(), scratch);
+        backward.queries(queries.data[i / per_block], rest / groups(heads), rest % groups(heads), scratch);
     (f32 ? kernels.backward_queries_f32 : kernels.backward_queries_bf16)(block);
   });
 }

@@ -1,7 +1,8 @@
-// What attention forward and backward share: heads, which keys a segment sees, work cut into blocks by shape.
+// What attention forward and backward share on the CPU: work cut into blocks by shape.
 #pragma once
 #include <algorithm>
 
+#include "kernels/attention_segments.h"
 #include "kernels/cpu/ops_cpu.h"
 
 namespace jambalaya::attention {
@@ -10,52 +11,12 @@ namespace jambalaya::attention {
 /// does not grow with the number of tokens.
 inline constexpr int64_t kSlots = 128;
 
-struct Heads {
-  int64_t size, query, key;                       ///< C, H, G
-  int64_t shared() const { return query / key; }  ///< query heads per key head
-  int64_t groups() const { return (shared() + kHeadsTogether - 1) / kHeadsTogether; }  ///< per key head
-  int64_t together() const { return std::min(shared(), kHeadsTogether); }
-  int64_t per_group(int64_t group) const {
-    return std::min(kHeadsTogether, shared() - group * kHeadsTogether);
-  }
-};
-
-/// Throws unless q, k, v are matrices of one activation dtype whose columns are whole heads.
-Heads check_heads(const Tensor& q, const Tensor& k, const Tensor& v, int64_t head_size,
-                  const Documents& docs);
-/// Throws unless `t` is f32 [heads, tokens].
-void check_per_query(const Tensor& t, const Heads& heads, int64_t tokens, const char* name);
-
-/// The segments of a call and the key rows that each sees: its token i the rows first_key + [0, min(past + i
-/// + 1, seen)).
-class Segments {
- public:
-  /// key_begin, key_count as in AttentionForward (may be empty). Throws where a segment looks outside of
-  /// `key_rows`.
-  Segments(const Documents& docs, const Tensor& key_begin, const Tensor& key_count, int64_t key_rows);
-
-  int64_t count() const { return docs_.count; }
-  int64_t first_token(int64_t s) const { return docs_.offsets[s]; }
-  int64_t tokens(int64_t s) const { return docs_.offsets[s + 1] - docs_.offsets[s]; }
-  int64_t first_key(int64_t s) const {
-    if (!begin_) return docs_.offsets[s];
-    return seen(s) ? begin_[s] : 0;
-  }
-  /// Keys before the segment's first token. Keys and queries of one stream: a segment sees only its own rows.
-  int64_t past(int64_t s) const { return begin_ ? docs_.first_position[s] : 0; }
-  /// Keys that tokens before the end-th see at most.
-  int64_t seen(int64_t s, int64_t end) const {
-    return count_ ? std::min(past(s) + end, count_[s]) : past(s) + end;
-  }
-  /// Keys that the segment sees; a segment without tokens sees none.
-  int64_t seen(int64_t s) const { return tokens(s) ? seen(s, tokens(s)) : 0; }
-  /// Past the last of the segments from `first` on whose keys lie one behind the other: no row is in two.
-  int64_t end_of_disjoint(int64_t first) const;
-
- private:
-  Documents docs_;
-  const int64_t *begin_ = nullptr, *count_ = nullptr;
-};
+/// A key head's query heads, in groups of up to kHeadsTogether.
+inline int64_t groups(const Heads& heads) { return (heads.shared() + kHeadsTogether - 1) / kHeadsTogether; }
+inline int64_t heads_together(const Heads& heads) { return std::min(heads.shared(), kHeadsTogether); }
+inline int64_t heads_of_group(const Heads& heads, int64_t group) {
+  return std::min(kHeadsTogether, heads.shared() - group * kHeadsTogether);
+}
 
 /// Tokens or keys [begin, end) of a segment, counted from its first.
 struct Block {

@@ -2,14 +2,13 @@
 #include <vector>
 
 #include "kernels/cpu/ops_cpu.h"
+#include "kernels/op_checks.h"
 
 namespace jambalaya {
 
 void CpuOps::balance_loss(Context&, const BalanceLoss& a) {
+  check_op(a);
   const int64_t layers = a.stats.rows(), experts = (a.stats.columns() - 1) / 2;
-  JAMBALAYA_CHECK(a.stats.columns() == 2 * experts + 1 && a.dprob.rows() == layers &&
-                  a.dprob.columns() == experts);
-  JAMBALAYA_CHECK(a.tokens > 0, "tokens ", a.tokens);
   const float* stats = a.stats.ptr<float>();
   float* dprob = a.dprob.ptr<float>();
   double* sums = a.sums.ptr<double>();

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "kernels/cpu/check.h"
 #include "kernels/cpu/ops_cpu.h"
+#include "kernels/op_checks.h"
 
 namespace jambalaya {
 
@@ -20,12 +20,7 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <class Op>
 ConvInputs inputs(const Op& op) {
-  const int64_t T = op.docs.tokens, S = op.docs.count, E = op.w.shape[0], W = op.w.shape[1];
-  JAMBALAYA_CHECK(W >= 1, "conv width ", W);
-  check_packed(op.w, DType::f32, {E, W}, "w");
-  if (op.bias) check_packed(op.bias, DType::f32, {E}, "bias");
-  check_activation(op.x, op.x.dtype, {T, E}, "x");
-  if (op.left) check_packed(op.left, DType::f32, {op.ends_only ? 1 : S, W - 1, E}, "left");
+  const int64_t S = op.docs.count, E = op.w.shape[0], W = op.w.shape[1];
   return {.x = op.x.data,
           .x_stride = op.x.row_stride,
           .w = op.w.template ptr<float>(),
@@ -90,10 +85,9 @@ void pass_through_empty(const ConvBackward& op) {
 }  // namespace
 
 void CpuOps::conv_forward(Context& ctx, const ConvForward& op) {
+  check_op(op);
   const ConvInputs in = inputs(op);
-  const int64_t T = op.docs.tokens, E = in.channels, S = op.docs.count;
-  check_activation(op.u, op.x.dtype, {T, E}, "u");
-  if (op.tail) check_packed(op.tail, DType::f32, {op.ends_only ? 1 : S, in.width - 1, E}, "tail");
+  const int64_t T = op.docs.tokens, E = in.channels;
   const ConvForwardArgs args{.in = in, .u = op.u.data, .u_stride = op.u.row_stride};
   const int64_t groups = ceil_div(E, kGroup), chunks = ceil_div(T, kTokens);
   ArenaScope scope(*ctx.scratch);
@@ -113,15 +107,10 @@ void CpuOps::conv_forward(Context& ctx, const ConvForward& op) {
 }
 
 void CpuOps::conv_backward(Context& ctx, const ConvBackward& op) {
+  check_op(op);
   const ConvInputs in = inputs(op);
   const DType act = op.x.dtype;
-  const int64_t T = op.docs.tokens, E = in.channels, S = op.docs.count, W = in.width;
-  check_activation(op.du, op.du.dtype == DType::f32 ? DType::f32 : act, {T, E}, "du");
-  check_activation(op.dx, act, {T, E}, "dx");
-  check_packed(op.dw, DType::f32, {E, W}, "dw");
-  if (op.bias) check_packed(op.dbias, DType::f32, {E}, "dbias");
-  if (op.dleft) check_packed(op.dleft, DType::f32, {op.ends_only ? 1 : S, W - 1, E}, "dleft");
-  if (op.dtail) check_packed(op.dtail, DType::f32, {op.ends_only ? 1 : S, W - 1, E}, "dtail");
+  const int64_t T = op.docs.tokens, E = in.channels, W = in.width;
   const ConvBackwardArgs args{.in = in,
                               .du = op.du.data,
                               .du_stride = op.du.row_stride,

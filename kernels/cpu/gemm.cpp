@@ -6,6 +6,7 @@
 #include <atomic>
 
 #include "kernels/cpu/ops_cpu.h"
+#include "kernels/op_checks.h"
 
 namespace jambalaya {
 
@@ -269,32 +270,21 @@ class ProductList {
   int64_t capacity_, count_ = 0;
 };
 
-const GemmFormat& format_of(const GemmKernels& kernels, const Tensor& a, const Tensor& b) {
-  JAMBALAYA_CHECK(a.dtype == b.dtype && (a.dtype == DType::f32 || a.dtype == DType::bf16), "a ", a.describe(),
-                  " b ", b.describe());
+const GemmFormat& format_of(const GemmKernels& kernels, const Tensor& a) {
   return a.dtype == DType::f32 ? kernels.f32 : kernels.bf16;
 }
 
 Product product_of(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b, const Tensor& c,
                    bool accumulate) {
-  Product p{.a = a,
-            .b = b,
-            .c = c,
-            .transpose_a = transpose_a,
-            .transpose_b = transpose_b,
-            .accumulate = accumulate,
-            .m = c.rows(),
-            .n = c.columns(),
-            .k = transpose_a ? a.rows() : a.columns()};
-  JAMBALAYA_CHECK(a.rank == 2 && b.rank == 2 && c.rank == 2, a.describe(), " ", b.describe(), " ",
-                  c.describe());
-  JAMBALAYA_CHECK(c.dtype == DType::f32 || c.dtype == DType::bf16, "c is ", c.describe());
-  JAMBALAYA_CHECK((transpose_a ? a.columns() : a.rows()) == p.m &&
-                      (transpose_b ? b.columns() : b.rows()) == p.k &&
-                      (transpose_b ? b.rows() : b.columns()) == p.n,
-                  "a ", a.describe(), transpose_a ? " transposed" : "", ", b ", b.describe(),
-                  transpose_b ? " transposed" : "", ", c ", c.describe());
-  return p;
+  return {.a = a,
+          .b = b,
+          .c = c,
+          .transpose_a = transpose_a,
+          .transpose_b = transpose_b,
+          .accumulate = accumulate,
+          .m = c.rows(),
+          .n = c.columns(),
+          .k = transpose_a ? a.rows() : a.columns()};
 }
 
 /// The product of expert x over its rows [begin, end).
@@ -309,7 +299,8 @@ Product expert_product(const GroupedGemm& g, int64_t x, int64_t begin, int64_t e
 }  // namespace
 
 void CpuOps::gemm(Context& ctx, const Gemm& g) {
-  const GemmFormat& format = format_of(simd_.gemm, g.a, g.b);
+  check_op(g);
+  const GemmFormat& format = format_of(simd_.gemm, g.a);
   Product p = product_of(g.a, g.transpose_a, g.b, g.transpose_b, g.c, g.accumulate);
   p.direct = p.m <= GemmFormat::kDirectRows && !p.transpose_a;
   ArenaScope scope(*ctx.scratch);
@@ -319,16 +310,13 @@ void CpuOps::gemm(Context& ctx, const Gemm& g) {
 }
 
 void CpuOps::grouped_gemm(Context& ctx, const GroupedGemm& g) {
+  check_op(g);
   const bool weight_gradient = g.kind == GroupedGemm::Kind::weight_gradient;
-  const GemmFormat& format = format_of(simd_.gemm, g.a, weight_gradient ? g.y : g.w);
+  const GemmFormat& format = format_of(simd_.gemm, g.a);
   const int64_t experts = g.w.rows();
   const int32_t* offsets = g.offsets.ptr<int32_t>();
-  JAMBALAYA_CHECK(g.w.rank == 3 && g.offsets.numel() == experts + 1, "w ", g.w.describe(), " offsets ",
-                  g.offsets.describe());
-  JAMBALAYA_CHECK(!weight_gradient || g.w.dtype == DType::f32, "gradients of parameters are f32, w is ",
-                  g.w.describe());
-  JAMBALAYA_CHECK(g.a.rows() == g.y.rows() && offsets[0] == 0 && offsets[experts] <= g.a.rows(), "rows ",
-                  g.a.rows(), " and ", g.y.rows(), ", offsets ", offsets[0], " to ", offsets[experts]);
+  JAMBALAYA_CHECK(offsets[0] == 0 && offsets[experts] <= g.a.rows(), "rows ", g.a.rows(), ", offsets ",
+                  offsets[0], " to ", offsets[experts]);
   // By the rows of the whole call, not by an expert's share of them: the two ways of summing differ in their
   // last bits, and what other tokens choose must not change those of this one.
   const bool direct = !weight_gradient && g.a.rows() <= kDirectGroupedRows;

@@ -2,10 +2,10 @@
 // No op scatters with additions: sums over the K choices are gathered in the order of k.
 #include <algorithm>
 #include <cstring>
-#include <limits>
 
-#include "kernels/cpu/check.h"
+#include "kernels/check.h"
 #include "kernels/cpu/ops_cpu.h"
+#include "kernels/op_checks.h"
 
 namespace jambalaya {
 namespace {
@@ -24,14 +24,8 @@ int64_t chunks_of(int64_t n, int64_t grain) { return (n + grain - 1) / grain; }
 }  // namespace
 
 void CpuOps::router_forward(Context& ctx, const RouterForward& op) {
+  check_op(op);
   const int64_t tokens = op.logits.rows(), experts = op.logits.columns(), k = op.k;
-  JAMBALAYA_CHECK(1 <= k && k <= experts, "choose ", k, " of ", experts, " experts");
-  check_packed(op.logits, DType::f32, {tokens, experts}, "logits");
-  check_packed(op.probs, DType::f32, {tokens, experts}, "probs");
-  check_packed(op.expert, DType::i32, {tokens, k}, "expert");
-  check_packed(op.weight, DType::f32, {tokens, k}, "weight");
-  check_packed(op.lse, DType::f32, {tokens}, "lse");
-  check_packed(op.stats, DType::f32, {2 * experts + 1}, "stats");
   ArenaScope scope(*ctx.scratch);
   const int64_t chunks = chunks_of(tokens, kRouterTokens);
   float* keys = ctx.scratch->array<float>(chunks * experts, "router");
@@ -62,14 +56,8 @@ void CpuOps::router_forward(Context& ctx, const RouterForward& op) {
 }
 
 void CpuOps::router_backward(Context& ctx, const RouterBackward& op) {
+  check_op(op);
   const int64_t tokens = op.probs.rows(), experts = op.probs.columns(), k = op.expert.columns();
-  check_packed(op.probs, DType::f32, {tokens, experts}, "probs");
-  check_packed(op.expert, DType::i32, {tokens, k}, "expert");
-  check_packed(op.weight, DType::f32, {tokens, k}, "weight");
-  check_packed(op.lse, DType::f32, {tokens}, "lse");
-  check_packed(op.dweight, DType::f32, {tokens, k}, "dweight");
-  if (op.dprob) check_packed(op.dprob, DType::f32, {experts}, "dprob");
-  check_packed(op.dlogits, DType::f32, {tokens, experts}, "dlogits");
   ctx.pool->run_range(tokens, kRouterTokens, [&](int64_t begin, int64_t end) {
     simd_.moe.router_backward({op.probs.ptr<float>(), op.expert.ptr<int32_t>(), op.weight.ptr<float>(),
                                op.lse.ptr<float>(), op.dweight.ptr<float>(),
@@ -79,12 +67,8 @@ void CpuOps::router_backward(Context& ctx, const RouterBackward& op) {
 }
 
 void CpuOps::sort_by_expert(Context& ctx, const SortByExpert& op) {
+  check_op(op);
   const int64_t tokens = op.expert.rows(), k = op.expert.columns(), experts = op.experts;
-  JAMBALAYA_CHECK(tokens * k <= std::numeric_limits<int32_t>::max(), tokens, " tokens times ", k, " choices");
-  check_packed(op.expert, DType::i32, {tokens, k}, "expert");
-  check_packed(op.offsets, DType::i32, {experts + 1}, "offsets");
-  check_packed(op.row_of, DType::i32, {tokens, k}, "row_of");
-  check_packed(op.token_of, DType::i32, {tokens * k}, "token_of");
   const int32_t* expert = op.expert.ptr<int32_t>();
   int32_t *offsets = op.offsets.ptr<int32_t>(), *row_of = op.row_of.ptr<int32_t>(),
           *token_of = op.token_of.ptr<int32_t>();
@@ -129,10 +113,8 @@ void CpuOps::sort_by_expert(Context& ctx, const SortByExpert& op) {
 }
 
 void CpuOps::gather_rows(Context& ctx, const GatherRows& op) {
+  check_op(op);
   const int64_t rows = op.token_of.rows(), width = op.x.columns();
-  check_packed(op.token_of, DType::i32, {rows}, "token_of");
-  check_shape(op.y, {rows, width}, "y");
-  JAMBALAYA_CHECK(op.x.dtype == op.y.dtype, "x is ", op.x.describe(), ", y is ", op.y.describe());
   const int32_t* token_of = op.token_of.ptr<int32_t>();
   const size_t bytes = size_t(width * size_of(op.x.dtype));
   ctx.pool->run_range(rows, rows_per_chunk(width), [&](int64_t begin, int64_t end) {
@@ -143,10 +125,8 @@ void CpuOps::gather_rows(Context& ctx, const GatherRows& op) {
 }
 
 void CpuOps::gather_rows_backward(Context& ctx, const GatherRowsBackward& op) {
+  check_op(op);
   const int64_t tokens = op.row_of.rows(), k = op.row_of.columns(), width = op.dy.columns();
-  check_shape(op.dy, {tokens * k, width}, "dy");
-  check_packed(op.row_of, DType::i32, {tokens, k}, "row_of");
-  check_shape(op.dx, {tokens, width}, "dx");
   auto sum_rows = simd_.moe.sum_rows[act_kind(op.dy)][act_kind(op.dx)];
   ctx.pool->run_range(tokens, rows_per_chunk(width * k), [&](int64_t begin, int64_t end) {
     sum_rows({op.dy.data, op.dy.row_stride, op.row_of.ptr<int32_t>(), nullptr, op.dx.data, op.dx.row_stride,
@@ -155,11 +135,8 @@ void CpuOps::gather_rows_backward(Context& ctx, const GatherRowsBackward& op) {
 }
 
 void CpuOps::combine_forward(Context& ctx, const CombineForward& op) {
+  check_op(op);
   const int64_t tokens = op.row_of.rows(), k = op.row_of.columns(), width = op.x.columns();
-  check_shape(op.x, {tokens * k, width}, "x");
-  check_packed(op.row_of, DType::i32, {tokens, k}, "row_of");
-  check_packed(op.weight, DType::f32, {tokens, k}, "weight");
-  check_shape(op.y, {tokens, width}, "y");
   auto sum_rows = simd_.moe.sum_rows[act_kind(op.x)][act_kind(op.y)];
   ctx.pool->run_range(tokens, rows_per_chunk(width * k), [&](int64_t begin, int64_t end) {
     sum_rows({op.x.data, op.x.row_stride, op.row_of.ptr<int32_t>(), op.weight.ptr<float>(), op.y.data,
@@ -168,14 +145,8 @@ void CpuOps::combine_forward(Context& ctx, const CombineForward& op) {
 }
 
 void CpuOps::combine_backward(Context& ctx, const CombineBackward& op) {
+  check_op(op);
   const int64_t tokens = op.row_of.rows(), k = op.row_of.columns(), width = op.x.columns();
-  check_shape(op.dy, {tokens, width}, "dy");
-  check_shape(op.x, {tokens * k, width}, "x");
-  check_packed(op.row_of, DType::i32, {tokens, k}, "row_of");
-  check_packed(op.weight, DType::f32, {tokens, k}, "weight");
-  check_shape(op.dx, {tokens * k, width}, "dx");
-  check_packed(op.dweight, DType::f32, {tokens, k}, "dweight");
-  JAMBALAYA_CHECK(op.dx.dtype == op.x.dtype, "dx is ", op.dx.describe(), ", x is ", op.x.describe());
   auto spread_rows = simd_.moe.spread_rows[act_kind(op.dy)][act_kind(op.x)];
   ctx.pool->run_range(tokens, rows_per_chunk(width * k), [&](int64_t begin, int64_t end) {
     spread_rows({op.dy.data, op.dy.row_stride, op.x.data, op.x.row_stride, op.row_of.ptr<int32_t>(),

@@ -2,8 +2,9 @@
 // fixed chunks of tokens. The arithmetic is in simd/norm.simd.cpp.
 #include <algorithm>
 
-#include "kernels/cpu/check.h"
+#include "kernels/check.h"
 #include "kernels/cpu/ops_cpu.h"
+#include "kernels/op_checks.h"
 
 namespace jambalaya {
 
@@ -69,19 +70,12 @@ void add_partials(Context& ctx, const float* partial, int64_t chunks, int64_t st
 }  // namespace
 
 void CpuOps::rms_norm_forward(Context& ctx, const RmsNormForward& op) {
-  const int64_t T = op.h.rows(), D = op.h.columns();
-  check_shape(op.h, {T, D}, "h");
-  check_shape(op.y, {T, D}, "y");
-  check_packed(op.weight, DType::f32, {D}, "weight");
-  check_packed(op.rstd, DType::f32, {T}, "rstd");
+  check_op(op);
+  const int64_t T = op.h.rows();
   NormForwardArgs args = forward_args(op.h, op.weight, op.eps, op.y);
   args.rstd = op.rstd.ptr<float>();
   args.rstd_stride = 1;
   if (op.branch) {
-    check_shape(op.branch, {T, D}, "branch");
-    check_shape(op.h_out, {T, D}, "h_out");
-    JAMBALAYA_CHECK(op.h_out.dtype == op.h.dtype, "h_out is ", op.h_out.describe(), ", h is ",
-                    op.h.describe());
     args.branch = op.branch.data;
     args.branch_stride = op.branch.row_stride;
     args.h_out = op.h_out.data;
@@ -92,13 +86,8 @@ void CpuOps::rms_norm_forward(Context& ctx, const RmsNormForward& op) {
 }
 
 void CpuOps::rms_norm_backward(Context& ctx, const RmsNormBackward& op) {
+  check_op(op);
   const int64_t T = op.h.rows(), D = op.h.columns();
-  check_shape(op.h, {T, D}, "h");
-  check_shape(op.dy, {T, D}, "dy");
-  check_shape(op.dh, {T, D}, "dh");
-  check_packed(op.weight, DType::f32, {D}, "weight");
-  check_packed(op.dweight, DType::f32, {D}, "dweight");
-  check_packed(op.rstd, DType::f32, {T}, "rstd");
   NormBackwardArgs args = backward_args(op.dy, op.h, op.weight, op.dh);
   args.rstd = op.rstd.ptr<float>();
   args.rstd_stride = 1;
@@ -113,18 +102,11 @@ void CpuOps::rms_norm_backward(Context& ctx, const RmsNormBackward& op) {
 }
 
 void CpuOps::ssm_norms_forward(Context& ctx, const SsmNormsForward& op) {
+  check_op(op);
   const int64_t T = op.p.rows(), R = op.dt.columns(), N = op.b.columns();
-  check_shape(op.p, {T, R + 2 * N}, "p");
-  check_shape(op.dt, {T, R}, "dt");
-  check_shape(op.b, {T, N}, "b");
-  check_shape(op.c, {T, N}, "c");
-  check_packed(op.rstd, DType::f32, {T, 3}, "rstd");
-  JAMBALAYA_CHECK(op.p.dtype == DType::f32 && op.b.dtype == DType::f32 && op.c.dtype == DType::f32);
   const Part parts[3] = {{op.p.slice_columns(0, R), op.w_dt, op.dt},
                          {op.p.slice_columns(R, R + N), op.w_b, op.b},
                          {op.p.slice_columns(R + N, R + 2 * N), op.w_c, op.c}};
-  for (const Part& part : parts)
-    if (part.weight) check_packed(part.weight, DType::f32, {part.p.shape[1]}, "weight");
   float* rstd = op.rstd.ptr<float>();
   ctx.pool->run_range(T, kRows, [&](int64_t begin, int64_t end) {
     for (int i = 0; i < 3; i++) {
@@ -143,23 +125,13 @@ void CpuOps::ssm_norms_forward(Context& ctx, const SsmNormsForward& op) {
 }
 
 void CpuOps::ssm_norms_backward(Context& ctx, const SsmNormsBackward& op) {
+  check_op(op);
   const int64_t T = op.p.rows(), R = op.ddt.columns(), N = op.db.columns(), P = R + 2 * N;
-  check_shape(op.p, {T, P}, "p");
-  check_shape(op.dp, {T, P}, "dp");
-  check_shape(op.ddt, {T, R}, "ddt");
-  check_shape(op.db, {T, N}, "db");
-  check_shape(op.dc, {T, N}, "dc");
-  check_packed(op.rstd, DType::f32, {T, 3}, "rstd");
-  JAMBALAYA_CHECK(op.p.dtype == DType::f32 && op.dp.dtype == DType::f32 && op.db.dtype == DType::f32 &&
-                  op.dc.dtype == DType::f32);
   const int64_t column[4] = {0, R, R + N, P};
   const Part parts[3] = {{op.dp.slice_columns(0, R), op.w_dt, op.ddt},
                          {op.dp.slice_columns(R, R + N), op.w_b, op.db},
                          {op.dp.slice_columns(R + N, P), op.w_c, op.dc}};
   const Tensor dweights[3] = {op.dw_dt, op.dw_b, op.dw_c};
-  for (int i = 0; i < 3; i++)
-    if (parts[i].weight)
-      check_packed(dweights[i], DType::f32, {column[i + 1] - column[i]}, "gradient of a weight");
   const Chunks chunks(T);
   ArenaScope scope(*ctx.scratch);
   float* partial = ctx.scratch->array<float>(chunks.count * P, "norm");

@@ -1,9 +1,8 @@
 // The CPU backend's class. Its methods are defined in the rooms beside this file: gemm.cpp, vocab.cpp,
-// norm.cpp, conv.cpp, scan.cpp, attention.cpp, attention_backward.cpp, moe.cpp, pointwise.cpp, optimizer.cpp.
-// Each checks shapes, cuts the work into chunks by shape, and calls the vector kernels of this machine's
-// norm.cpp, conv.cpp, scan.cpp, scan_carry.cpp, attention.cpp, moe.cpp, pointwise.cpp, optimizer.cpp. Each
-// checks shapes, cuts the work into chunks by shape, and calls the vector kernels of this machine's
-// instruction set (simd/kernels.h).
+// norm.cpp, conv.cpp, scan.cpp, scan_carry.cpp, rope.cpp, attention.cpp, attention_backward.cpp,
+// cache_append.cpp, moe.cpp, balance.cpp, pointwise.cpp, optimizer.cpp. Each checks shapes (op_checks.h),
+// cuts the work into chunks by shape, and calls the vector kernels of this machine's instruction set
+// (simd/kernels.h).
 #pragma once
 #include "kernels/cpu/simd/kernels.h"
 #include "kernels/ops.h"
@@ -35,6 +34,7 @@ class CpuOps final : public Ops {
   void attention_merge(Context&, const AttentionMerge&) override;
   void attention_delta(Context&, const AttentionDelta&) override;
   void attention_backward(Context&, const AttentionBackward&) override;
+  void cache_append(Context&, const CacheAppend&) override;
   void swiglu_forward(Context&, const SwigluForward&) override;
   void swiglu_backward(Context&, const SwigluBackward&) override;
   void router_forward(Context&, const RouterForward&) override;

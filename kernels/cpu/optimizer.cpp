@@ -2,21 +2,17 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/cpu/check.h"
+#include "kernels/check.h"
 #include "kernels/cpu/ops_cpu.h"
+#include "kernels/op_checks.h"
 
 namespace jambalaya {
 namespace {
 constexpr int64_t kBlockElements = 1 << 15;
-
-void check_state(const Tensor& t, int64_t n, const char* name) {
-  JAMBALAYA_CHECK(t.dtype == DType::f32 && t.packed() && t.numel() == n, name, " is ", t.describe(),
-                  ", not f32 of ", n);
-}
 }  // namespace
 
 void CpuOps::sum_squares(Context& ctx, const SumSquares& op) {
-  check_packed(op.out, DType::f64, {2}, "out");
+  check_op(op);
   auto kernel = simd_.optimizer.sum_squares[act_kind(op.x)];
   int64_t rows = op.x.rows(), columns = op.x.columns();
   if (op.x.packed()) columns *= rows, rows = 1;
@@ -45,17 +41,8 @@ void CpuOps::sum_squares(Context& ctx, const SumSquares& op) {
 }
 
 void CpuOps::adamw(Context& ctx, const AdamW& op) {
+  check_op(op);
   const int64_t n = op.param.numel();
-  JAMBALAYA_CHECK(op.step >= 1, "step ", op.step);
-  check_state(op.param, n, "param");
-  check_state(op.m, n, "m");
-  check_state(op.v, n, "v");
-  check_state(op.grad, n, "grad");
-  check_packed(op.grad_scale, DType::f32, {2}, "grad_scale");
-  if (op.compute) {
-    JAMBALAYA_CHECK(op.compute.dtype == DType::bf16 && op.compute.packed() && op.compute.numel() == n,
-                    "compute is ", op.compute.describe());
-  }
   float *param = op.param.ptr<float>(), *m = op.m.ptr<float>(), *v = op.v.ptr<float>();
   const float *grad = op.grad.ptr<float>(), *scale = op.grad_scale.ptr<float>();
   bf16* compute = op.compute ? op.compute.ptr<bf16>() : nullptr;

@@ -1,8 +1,9 @@
 // The room pointwise: SwiGLU, copies between dtypes, biases.
 #include <algorithm>
 
-#include "kernels/cpu/check.h"
+#include "kernels/check.h"
 #include "kernels/cpu/ops_cpu.h"
+#include "kernels/op_checks.h"
 
 namespace jambalaya {
 namespace {
@@ -35,11 +36,8 @@ void scale_copy_f64(const ScaleCopy& op) {
 }  // namespace
 
 void CpuOps::swiglu_forward(Context& ctx, const SwigluForward& op) {
+  check_op(op);
   const int64_t rows = op.h.rows(), width = op.h.columns();
-  check_shape(op.h, {rows, width}, "h");
-  check_shape(op.gate_up, {rows, 2 * width}, "gate_up");
-  JAMBALAYA_CHECK(op.h.dtype == op.gate_up.dtype, "h is ", op.h.describe(), ", gate_up is ",
-                  op.gate_up.describe());
   auto kernel = simd_.pointwise.swiglu_forward[act_kind(op.h)];
   const int64_t grain = std::max<int64_t>(1, kBlockElements / std::max<int64_t>(1, 2 * width));
   ctx.pool->run_range(rows, grain, [&](int64_t begin, int64_t end) {
@@ -55,13 +53,8 @@ void CpuOps::swiglu_forward(Context& ctx, const SwigluForward& op) {
 }
 
 void CpuOps::swiglu_backward(Context& ctx, const SwigluBackward& op) {
+  check_op(op);
   const int64_t rows = op.dh.rows(), width = op.dh.columns();
-  check_shape(op.dh, {rows, width}, "dh");
-  check_shape(op.gate_up, {rows, 2 * width}, "gate_up");
-  check_shape(op.dgate_up, {rows, 2 * width}, "dgate_up");
-  JAMBALAYA_CHECK(op.dh.dtype == op.gate_up.dtype && op.dh.dtype == op.dgate_up.dtype, "dh is ",
-                  op.dh.describe(), ", gate_up is ", op.gate_up.describe(), ", dgate_up is ",
-                  op.dgate_up.describe());
   auto kernel = simd_.pointwise.swiglu_backward[act_kind(op.dh)];
   const int64_t grain = std::max<int64_t>(1, kBlockElements / std::max<int64_t>(1, 2 * width));
   ctx.pool->run_range(rows, grain, [&](int64_t begin, int64_t end) {
@@ -79,8 +72,7 @@ void CpuOps::swiglu_backward(Context& ctx, const SwigluBackward& op) {
 }
 
 void CpuOps::scale_copy(Context& ctx, const ScaleCopy& op) {
-  JAMBALAYA_CHECK(op.x.rank == op.y.rank && op.x.shape == op.y.shape, "x is ", op.x.describe(), ", y is ",
-                  op.y.describe());
+  check_op(op);
   if (op.x.dtype == DType::f64) return scale_copy_f64(op);
   auto kernel = simd_.pointwise.scale_copy[act_kind(op.x)][act_kind(op.y)];
   int64_t rows = op.x.rows(), columns = op.x.columns();
@@ -93,10 +85,8 @@ void CpuOps::scale_copy(Context& ctx, const ScaleCopy& op) {
 }
 
 void CpuOps::multiply_add(Context& ctx, const MultiplyAdd& op) {
+  check_op(op);
   const int64_t n = op.y.numel();
-  for (const Tensor& t : {op.a, op.x, op.b, op.y})
-    JAMBALAYA_CHECK(t.dtype == DType::f32 && t.packed() && t.numel() == n, t.describe(), " beside ",
-                    op.y.describe());
   const float *a = op.a.ptr<float>(), *x = op.x.ptr<float>(), *b = op.b.ptr<float>();
   float* y = op.y.ptr<float>();
   ctx.pool->run_range(n, kBlockElements, [&](int64_t begin, int64_t end) {
@@ -105,10 +95,8 @@ void CpuOps::multiply_add(Context& ctx, const MultiplyAdd& op) {
 }
 
 void CpuOps::add_bias(Context& ctx, const AddBias& op) {
+  check_op(op);
   const int64_t rows = op.x.rows(), columns = op.x.columns();
-  check_shape(op.x, {rows, columns}, "x");
-  check_shape(op.bias, {columns}, "bias");
-  JAMBALAYA_CHECK(op.bias.packed(), "bias is ", op.bias.describe());
   auto kernel = simd_.pointwise.add_bias[act_kind(op.x)][act_kind(op.bias)];
   run_blocks(*ctx.pool, rows, columns, [&](int64_t row, int64_t down, int64_t column, int64_t across) {
     kernel({op.x.address(row * op.x.row_stride + column), op.x.row_stride, op.bias.address(column), down,
@@ -117,9 +105,8 @@ void CpuOps::add_bias(Context& ctx, const AddBias& op) {
 }
 
 void CpuOps::bias_backward(Context& ctx, const BiasBackward& op) {
+  check_op(op);
   const int64_t rows = op.dy.rows(), columns = op.dy.columns();
-  check_shape(op.dy, {rows, columns}, "dy");
-  check_packed(op.dbias, DType::f32, {columns}, "dbias");
   auto kernel = simd_.pointwise.sum_over_rows[act_kind(op.dy)];
   ArenaScope scope(*ctx.scratch);
   const int64_t chunks = (rows + kBiasRows - 1) / kBiasRows;

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "kernels/cpu/ops_cpu.h"
+#include "kernels/op_checks.h"
 
 namespace jambalaya {
 namespace {
@@ -45,12 +46,9 @@ class Angles {
 }  // namespace
 
 void CpuOps::rope(Context& ctx, const Rope& args) {
+  check_op(args);
   const Tensor& x = args.x;
   const int64_t size = args.head_size, tokens = args.docs.tokens, half = size / 2;
-  JAMBALAYA_CHECK(size >= 2 && size % 2 == 0, "rope of head size ", size);
-  JAMBALAYA_CHECK(x.rank == 2 && x.rows() == tokens && x.columns() % size == 0, "x ", x.describe(),
-                  ", tokens ", tokens, ", head size ", size);
-  JAMBALAYA_CHECK(x.dtype == DType::f32 || x.dtype == DType::bf16, "x ", x.describe());
   if (tokens == 0) return;
   const int64_t chunks = (tokens + kTokens - 1) / kTokens;
   ArenaScope scope(*ctx.scratch);

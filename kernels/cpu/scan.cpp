@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "kernels/cpu/check.h"
 #include "kernels/cpu/ops_cpu.h"
+#include "kernels/op_checks.h"
 
 namespace jambalaya {
 
@@ -20,20 +20,10 @@ constexpr int64_t kMaxGroups = 64, kWindow = 1024;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-/// Checks what forward and backward both read, and describes it to the vector kernels.
+/// What forward and backward both read, for the vector kernels.
 template <class Op>
 ScanInputs inputs(const Op& op) {
-  const DType act = op.u.dtype;
-  const int64_t T = op.docs.tokens, E = op.a_log.shape[0], N = op.a_log.shape[1], S = op.docs.count;
-  check_activation(op.u, act, {T, E}, "u");
-  check_activation(op.s, act, {T, E}, "s");
-  if (op.z) check_activation(op.z, act, {T, E}, "z");
-  check_shape(op.b, {T, N}, "b");
-  check_shape(op.c, {T, N}, "c");
-  check_packed(op.a_log, DType::f32, {E, N}, "a_log");
-  check_packed(op.d, DType::f32, {E}, "d");
-  check_packed(op.dt_bias, DType::f32, {E}, "dt_bias");
-  if (op.h0) check_packed(op.h0, DType::f32, {op.ends_only ? 1 : S, N, E}, "h0");
+  const int64_t E = op.a_log.shape[0], N = op.a_log.shape[1], S = op.docs.count;
   return {.u = op.u.data,
           .s = op.s.data,
           .z = op.z.data,
@@ -95,13 +85,9 @@ float* optional(const Tensor& t) { return t ? t.ptr<float>() : nullptr; }
 }  // namespace
 
 void CpuOps::scan_forward(Context& ctx, const ScanForward& op) {
+  check_op(op);
   const ScanInputs in = inputs(op);
   const int64_t T = op.docs.tokens, E = in.channels, N = in.states, S = op.docs.count;
-  check_activation(op.o, op.u.dtype, {T, E}, "o");
-  if (op.h_last) check_packed(op.h_last, DType::f32, {op.ends_only ? 1 : S, N, E}, "h_last");
-  JAMBALAYA_CHECK(!op.ends_only || !op.h0 || op.h_last.data != op.h0.data, "h_last is h0's memory");
-  if (op.states) check_packed(op.states, DType::f32, {scan_states(T), N, E}, "states");
-  if (op.delta_range) check_packed(op.delta_range, DType::f32, {2}, "delta_range");
   ScanForwardArgs args{.in = in,
                        .o = op.o.data,
                        .o_stride = op.o.row_stride,
@@ -143,21 +129,10 @@ void CpuOps::scan_forward(Context& ctx, const ScanForward& op) {
 }
 
 void CpuOps::scan_backward(Context& ctx, const ScanBackward& op) {
+  check_op(op);
   const ScanInputs in = inputs(op);
   const DType act = op.u.dtype;
-  const int64_t T = op.docs.tokens, E = in.channels, N = in.states, S = op.docs.count;
-  check_activation(op.d_out, act, {T, E}, "d_out");
-  check_activation(op.du, op.du.dtype == DType::f32 ? DType::f32 : act, {T, E}, "du");
-  check_activation(op.ds, act, {T, E}, "ds");
-  if (op.z) check_activation(op.dz, act, {T, E}, "dz");
-  check_shape(op.db, {T, N}, "db");
-  check_shape(op.dc, {T, N}, "dc");
-  check_packed(op.states, DType::f32, {scan_states(T), N, E}, "states");
-  check_packed(op.da_log, DType::f32, {E, N}, "da_log");
-  check_packed(op.dd, DType::f32, {E}, "dd");
-  check_packed(op.ddt_bias, DType::f32, {E}, "ddt_bias");
-  if (op.dh_last) check_packed(op.dh_last, DType::f32, {op.ends_only ? 1 : S, N, E}, "dh_last");
-  if (op.dh0) check_packed(op.dh0, DType::f32, {op.ends_only ? 1 : S, N, E}, "dh0");
+  const int64_t T = op.docs.tokens, E = in.channels, N = in.states;
   const ScanBackwardArgs args{.in = in,
                               .d_out = op.d_out.data,
                               .d_out_stride = op.d_out.row_stride,

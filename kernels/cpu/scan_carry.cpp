@@ -3,8 +3,9 @@
 #include <algorithm>
 #include <cstring>
 
-#include "kernels/cpu/check.h"
+#include "kernels/check.h"
 #include "kernels/cpu/ops_cpu.h"
+#include "kernels/op_checks.h"
 
 namespace jambalaya {
 
@@ -16,11 +17,7 @@ constexpr int64_t kGroup = 32;
 /// What both directions read.
 template <class Op>
 ScanInputs inputs(const Op& op) {
-  const int64_t T = op.docs.tokens, E = op.a_log.shape[0], N = op.a_log.shape[1];
-  act_kind(op.s);
-  check_shape(op.s, {T, E}, "s");
-  check_packed(op.a_log, DType::f32, {E, N}, "a_log");
-  check_packed(op.dt_bias, DType::f32, {E}, "dt_bias");
+  const int64_t E = op.a_log.shape[0], N = op.a_log.shape[1];
   ScanInputs in{};
   in.s = op.s.data;
   in.s_stride = op.s.row_stride;
@@ -51,12 +48,9 @@ void run_groups(Context& ctx, const ScanCarryKernels& simd, Kernel* kernel, cons
 }  // namespace
 
 void CpuOps::scan_carry_forward(Context& ctx, const ScanCarryForward& op) {
+  check_op(op);
   ScanCarryForwardArgs args{.in = inputs(op), .h_end = op.h_end.ptr<float>(), .decay = op.decay.ptr<float>()};
-  const int64_t T = op.docs.tokens, S = op.docs.count, E = args.in.channels, N = args.in.states;
-  check_activation(op.u, op.s.dtype, {T, E}, "u");
-  check_shape(op.b, {T, N}, "b");
-  check_packed(op.h_end, DType::f32, {N, E}, "h_end");
-  check_packed(op.decay, DType::f32, {N, E}, "decay");
+  const int64_t T = op.docs.tokens, S = op.docs.count;
   args.in.u = op.u.data;
   args.in.u_stride = op.u.row_stride;
   args.in.b = op.b.ptr<float>();
@@ -67,15 +61,12 @@ void CpuOps::scan_carry_forward(Context& ctx, const ScanCarryForward& op) {
 }
 
 void CpuOps::scan_carry_backward(Context& ctx, const ScanCarryBackward& op) {
+  check_op(op);
   ScanCarryBackwardArgs args{.in = inputs(op),
                              .d_out = op.d_out.data,
                              .d_out_stride = op.d_out.row_stride,
                              .dh0 = op.dh0.ptr<float>()};
-  const int64_t T = op.docs.tokens, E = args.in.channels, N = args.in.states;
-  check_activation(op.d_out, op.s.dtype, {T, E}, "d_out");
-  if (op.z) check_activation(op.z, op.s.dtype, {T, E}, "z");
-  check_shape(op.c, {T, N}, "c");
-  check_packed(op.dh0, DType::f32, {N, E}, "dh0");
+  const int64_t T = op.docs.tokens;
   args.in.z = op.z.data;
   args.in.z_stride = op.z.row_stride;
   args.in.c = op.c.ptr<float>();

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "kernels/cpu/ops_cpu.h"
+#include "kernels/op_checks.h"
 
 namespace jambalaya {
 namespace {
@@ -12,19 +13,13 @@ struct Part {
   int64_t first, rows, whole;
 
   Part(int64_t first_id, int64_t part_rows, int64_t vocabulary)
-      : first(first_id), rows(part_rows), whole(vocabulary ? vocabulary : part_rows) {
-    JAMBALAYA_CHECK(first >= 0 && first + rows <= whole, "rows [", first, ", ", first + rows,
-                    ") of a vocabulary of ", whole);
-  }
+      : first(first_id), rows(part_rows), whole(vocabulary ? vocabulary : part_rows) {}
   /// Row of an id, -1 when another part has it.
   int64_t row_of(int64_t id) const { return id >= first && id < first + rows ? id - first : -1; }
 };
 
-bool is_act(const Tensor& t) { return t.dtype == DType::f32 || t.dtype == DType::bf16; }
-
 /// `ids` lie in the vocabulary; returns them.
 const int32_t* check_ids(const Tensor& ids, int64_t vocabulary) {
-  JAMBALAYA_CHECK(ids.rank == 1 && ids.packed(), "ids ", ids.describe());
   const int32_t* id = ids.ptr<int32_t>();
   for (int64_t t = 0; t < ids.rows(); t++)
     JAMBALAYA_CHECK(id[t] >= 0 && id[t] < vocabulary, "id ", id[t], " of token ", t, ", vocabulary ",
@@ -35,10 +30,8 @@ const int32_t* check_ids(const Tensor& ids, int64_t vocabulary) {
 }  // namespace
 
 void CpuOps::embedding_forward(Context& ctx, const EmbeddingForward& args) {
+  check_op(args);
   const Tensor &table = args.table, &y = args.y;
-  JAMBALAYA_CHECK(table.rank == 2 && y.rank == 2 && is_act(table) && is_act(y) &&
-                      y.rows() == args.ids.rows() && y.columns() == table.columns(),
-                  "table ", table.describe(), ", y ", y.describe(), ", ids ", args.ids.describe());
   const Part part(args.first_id, table.rows(), args.vocabulary);
   const int32_t* ids = check_ids(args.ids, part.whole);
   const VocabKernels& k = simd_.vocab;
@@ -76,11 +69,9 @@ struct TokensByRow {
 }  // namespace
 
 void CpuOps::embedding_backward(Context& ctx, const EmbeddingBackward& args) {
+  check_op(args);
   const Tensor &dy = args.dy, &dtable = args.dtable;
   const int64_t tokens = args.ids.rows(), width = dtable.columns();
-  JAMBALAYA_CHECK(dy.rank == 2 && dtable.rank == 2 && is_act(dy) && dtable.dtype == DType::f32 &&
-                      dy.rows() == tokens && dy.columns() == width,
-                  "dy ", dy.describe(), ", dtable ", dtable.describe(), ", ids ", args.ids.describe());
   const Part part(args.first_id, dtable.rows(), args.vocabulary);
   const int32_t* ids = check_ids(args.ids, part.whole);
   if (tokens == 0) return;
@@ -145,28 +136,6 @@ struct Counted {
   }
   bool contiguous() const { return count == 0 || token[count - 1] - token[0] == count - 1; }
 };
-
-void check_head(const HeadLoss& a) {
-  const int64_t tokens = a.h.rows();
-  JAMBALAYA_CHECK(a.h.rank == 2 && a.w.rank == 2 && is_act(a.h) && a.w.dtype == a.h.dtype &&
-                      a.w.columns() == a.h.columns(),
-                  "h ", a.h.describe(), ", w ", a.w.describe());
-  JAMBALAYA_CHECK(a.targets.rank == 1 && a.targets.packed() && a.targets.rows() == tokens, "targets ",
-                  a.targets.describe());
-  JAMBALAYA_CHECK(a.combine ? a.parts >= 1 : a.parts == 1 && (!a.vocabulary || a.vocabulary == a.w.rows()),
-                  "a vocabulary of ", a.vocabulary, " in ", a.parts, " parts without `combine`");
-  JAMBALAYA_CHECK(a.loss_sum && a.loss_sum.dtype == DType::f64 && a.loss_sum.numel() == 2, "loss_sum ",
-                  a.loss_sum.describe());
-  if (a.nll) JAMBALAYA_CHECK(a.nll.packed() && a.nll.numel() == tokens, "nll ", a.nll.describe());
-  if (a.correct)
-    JAMBALAYA_CHECK(a.correct.packed() && a.correct.numel() == tokens, "correct ", a.correct.describe());
-  JAMBALAYA_CHECK(bool(a.dh) == bool(a.dw), "dh and dw come together");
-  if (!a.dh) return;
-  JAMBALAYA_CHECK(a.dh.rank == 2 && a.dh.shape == a.h.shape && a.dh.dtype == a.h.dtype, "dh ",
-                  a.dh.describe());
-  JAMBALAYA_CHECK(a.dw.rank == 2 && a.dw.shape == a.w.shape && a.dw.dtype == DType::f32, "dw ",
-                  a.dw.describe());
-}
 
 /// Copies rows token[i] of x to rows i of y (or back).
 void copy_rows(Context& ctx, const Tensor& x, const Tensor& y, const Counted& counted, bool back) {
@@ -249,7 +218,7 @@ void losses(Context& ctx, const VocabKernels& kernels, const HeadLoss& a, const 
 }  // namespace
 
 void CpuOps::head_loss(Context& ctx, const HeadLoss& args) {
-  check_head(args);
+  check_op(args);
   const int64_t tokens = args.h.rows(), width = args.h.columns();
   const Part part(args.first_id, args.w.rows(), args.vocabulary);
   const int32_t* targets = args.targets.ptr<int32_t>();

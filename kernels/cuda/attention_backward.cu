@@ -2,7 +2,7 @@
 // query: dP = dO V^T;  dS = P (dP - delta);  dV = P^T dO;  dK = scale dS^T Q;  dQ = scale dS K. Two kernels,
 // each result with one owner (seven products instead of five, but no sums between blocks, and memory only for
 // delta): one over tiles of keys (dK, dV), one over tiles of queries (dQ).
-#include "kernels/cpu/check.h"
+#include "kernels/check.h"
 #include "kernels/cuda/attention_call.h"
 #include "kernels/cuda/constants.h"
 #include "kernels/cuda/ops_cuda.h"
@@ -14,26 +14,6 @@ using attention::Segments;
 
 namespace {
 
-void check_backward(const AttentionBackward& op, const Heads& heads, const Segments& segments) {
-  const DType gradient = op.accumulate ? DType::f32 : op.q.dtype;
-  auto check = [&](const Tensor& t, const Tensor& like, DType dtype, const char* name) {
-    JAMBALAYA_CHECK(t.rank == 2 && t.shape == like.shape && t.dtype == dtype, name, " ", t.describe(),
-                    ", wanted ", name_of(dtype), " as ", like.describe());
-  };
-  check(op.d_out, op.q, op.q.dtype, "d_out");
-  check(op.dq, op.q, gradient, "dq");
-  check(op.dk, op.k, gradient, "dk");
-  check(op.dv, op.v, gradient, "dv");
-  JAMBALAYA_CHECK(op.key_begin || op.k.rows() == op.q.rows(), "q ", op.q.describe(), ", k ", op.k.describe());
-  JAMBALAYA_CHECK(op.accumulate || segments.end_of_disjoint(0) == segments.count(),
-                  "key rows that do not follow each other need accumulate");
-  attention::check_per_query(op.lse, heads, op.q.rows(), "lse");
-  if (op.delta)
-    attention::check_per_query(op.delta, heads, op.q.rows(), "delta");
-  else
-    check(op.o, op.q, op.q.dtype, "o");
-  check_head_size(heads.size);
-}
 
 BackwardArgs arguments(const AttentionBackward& op, const Heads& heads, const Tensor& delta) {
   return {.q = op.q.data,
@@ -65,9 +45,9 @@ BackwardArgs arguments(const AttentionBackward& op, const Heads& heads, const Te
 }  // namespace
 
 void CudaOps::attention_backward(Context& ctx, const AttentionBackward& op) {
-  const Heads heads = attention::check_heads(op.q, op.k, op.v, op.head_size, op.docs);
+  const Heads heads = check_op(op);
+  check_head_size(heads.size);
   const Segments segments(op.docs, op.key_begin, op.key_count, op.k.rows());
-  check_backward(op, heads, segments);
   if (op.docs.tokens == 0) return;
   ArenaScope scope(*ctx.scratch);
   Tensor delta = op.delta;

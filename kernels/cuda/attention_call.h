@@ -6,7 +6,7 @@
 #include <initializer_list>
 #include <vector>
 
-#include "kernels/cpu/attention_blocks.h"
+#include "kernels/attention_segments.h"
 #include "kernels/cuda/launch.h"
 
 namespace jambalaya::cuda {

@@ -1,6 +1,6 @@
 #include "kernels/cuda/attention_decode.h"
 
-#include "kernels/cpu/check.h"
+#include "kernels/check.h"
 #include "kernels/cuda/constants.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/cuda/vector.h"

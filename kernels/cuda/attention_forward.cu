@@ -1,5 +1,5 @@
 // Attention forward: picks the kernels for a call.
-#include "kernels/cpu/check.h"
+#include "kernels/check.h"
 #include "kernels/cuda/attention_call.h"
 #include "kernels/cuda/attention_decode.h"
 #include "kernels/cuda/attention_library.h"
@@ -45,13 +45,9 @@ ForwardArgs arguments(const AttentionForward& op, const Heads& heads, const Forw
 }  // namespace
 
 void CudaOps::attention_forward(Context& ctx, const AttentionForward& op) {
-  const Heads heads = attention::check_heads(op.q, op.k, op.v, op.head_size, op.docs);
-  const Segments segments(op.docs, op.key_begin, op.key_count, op.k.rows());
-  JAMBALAYA_CHECK(
-      op.o.rank == 2 && op.o.shape == op.q.shape && (op.o.dtype == op.q.dtype || op.o.dtype == DType::f32),
-      "o ", op.o.describe(), ", q ", op.q.describe());
-  if (op.lse) attention::check_per_query(op.lse, heads, op.o.rows(), "lse");
+  const Heads heads = check_op(op);
   check_head_size(heads.size);
+  const Segments segments(op.docs, op.key_begin, op.key_count, op.k.rows());
   const int64_t tokens = op.docs.tokens;
   if (tokens == 0 || attention_->forward(ctx, op, heads)) return;
   const bool mma = mma_takes(heads.size, {op.q, op.k, op.v, op.o});

@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-#include "kernels/cpu/attention_blocks.h"
+#include "kernels/attention_segments.h"
 
 namespace jambalaya::cuda {
 

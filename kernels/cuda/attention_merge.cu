@@ -1,7 +1,7 @@
 // What attention over several blocks of keys needs besides the attention itself: two results put together,
 // and delta = <dO, O>. Bound by memory. A row (token, head) is worked on by 8 neighbouring threads.
-#include "kernels/cpu/attention_blocks.h"
-#include "kernels/cpu/check.h"
+#include "kernels/attention_segments.h"
+#include "kernels/check.h"
 #include "kernels/cuda/attention_library.h"
 #include "kernels/cuda/constants.h"
 #include "kernels/cuda/launch.h"
@@ -118,28 +118,16 @@ void transpose_statistics(const Context& ctx, const Tensor& statistics, const Te
 }
 
 void CudaOps::attention_delta(Context& ctx, const AttentionDelta& op) {
-  const Tensor &g = op.d_out, &o = op.o;
-  const int64_t size = op.head_size;
-  JAMBALAYA_CHECK(o.rank == 2 && g.shape == o.shape && g.dtype == o.dtype, "d_out ", g.describe(), ", o ",
-                  o.describe());
-  JAMBALAYA_CHECK(size > 0 && o.columns() % size == 0, "o ", o.describe(), ", head size ", size);
-  const attention::Heads heads{size, o.columns() / size, o.columns() / size};
-  attention::check_per_query(op.delta, heads, o.rows(), "delta");
-  const Rows rows{o.rows(), int(heads.query), int(size)};
-  act_kind(o) ? start_delta<bf16>(ctx, op, rows) : start_delta<float>(ctx, op, rows);
+  const attention::Heads heads = check_op(op);
+  const Rows rows{op.o.rows(), int(heads.query), int(heads.size)};
+  act_kind(op.o) ? start_delta<bf16>(ctx, op, rows) : start_delta<float>(ctx, op, rows);
 }
 
 void CudaOps::attention_merge(Context& ctx, const AttentionMerge& op) {
   const Tensor &o = op.o, &part = op.part;
-  const int64_t size = op.head_size;
-  JAMBALAYA_CHECK(o.dtype == DType::f32 && part.dtype == DType::f32 && o.rank == 2 && o.shape == part.shape,
-                  "o ", o.describe(), ", part ", part.describe());
-  JAMBALAYA_CHECK(size > 0 && o.columns() % size == 0, "o ", o.describe(), ", head size ", size);
-  const attention::Heads heads{size, o.columns() / size, o.columns() / size};
-  attention::check_per_query(op.lse, heads, o.rows(), "lse");
-  attention::check_per_query(op.part_lse, heads, o.rows(), "part_lse");
-  const Rows rows{o.rows(), int(heads.query), int(size)};
-  const bool wide = size % 4 == 0 && access_width(o.columns(), o, part) >= 4;
+  const attention::Heads heads = check_op(op);
+  const Rows rows{o.rows(), int(heads.query), int(heads.size)};
+  const bool wide = heads.size % 4 == 0 && access_width(o.columns(), o, part) >= 4;
   launch(ctx, "attention_merge", wide ? merge_kernel<4> : merge_kernel<1>, shape_of(rows), rows,
          o.ptr<float>(), o.row_stride, op.lse.ptr<float>(), op.lse.row_stride, part.ptr<float>(),
          part.row_stride, op.part_lse.ptr<float>(), op.part_lse.row_stride);

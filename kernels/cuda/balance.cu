@@ -2,6 +2,7 @@
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ops_cuda.h"
 #include "kernels/cuda/reduce.h"
+#include "kernels/op_checks.h"
 
 namespace jambalaya::cuda {
 namespace {
@@ -56,10 +57,8 @@ __global__ void balance_kernel(BalanceArgs a) {
 }  // namespace
 
 void CudaOps::balance_loss(Context& ctx, const BalanceLoss& op) {
+  check_op(op);
   const int64_t layers = op.stats.rows(), experts = (op.stats.columns() - 1) / 2;
-  JAMBALAYA_CHECK(op.stats.columns() == 2 * experts + 1 && op.dprob.rows() == layers &&
-                  op.dprob.columns() == experts);
-  JAMBALAYA_CHECK(op.tokens > 0, "tokens ", op.tokens);
   launch(
       ctx, "balance_loss", balance_kernel, {1, kThreads},
       BalanceArgs{op.stats.ptr<float>(), op.stats.row_stride, layers, int(experts), op.tokens, op.per_layer,

@@ -1,11 +1,12 @@
 // The moves of rows to the experts and back. No scatter adds: sums over the K choices are gathered in the
 // order of k. Legend: kernels/ops.h; T tokens, K choices, D width, rows = T * K. Bound by memory; a warp
 // takes a row, so that its 32 lanes read 512 bytes at once.
-#include "kernels/cpu/check.h"
+#include "kernels/check.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ops_cuda.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/cuda/vector.h"
+#include "kernels/op_checks.h"
 
 namespace jambalaya::cuda {
 namespace {
@@ -150,10 +151,8 @@ void start_spread(const Context& ctx, const CombineBackward& op) {
 }  // namespace
 
 void CudaOps::gather_rows(Context& ctx, const GatherRows& op) {
-  const int64_t rows = op.token_of.rows(), width = op.x.columns();
-  check_packed(op.token_of, DType::i32, {rows}, "token_of");
-  check_shape(op.y, {rows, width}, "y");
-  JAMBALAYA_CHECK(op.x.dtype == op.y.dtype, "x is ", op.x.describe(), ", y is ", op.y.describe());
+  check_op(op);
+  const int64_t width = op.x.columns();
   const int64_t bytes = size_of(op.x.dtype);
   if (access_width(width, op.x, op.y) * bytes >= 16)
     start_gather<uint4>(ctx, op);
@@ -164,31 +163,17 @@ void CudaOps::gather_rows(Context& ctx, const GatherRows& op) {
 }
 
 void CudaOps::gather_rows_backward(Context& ctx, const GatherRowsBackward& op) {
-  const int64_t tokens = op.row_of.rows(), k = op.row_of.columns(), width = op.dy.columns();
-  check_shape(op.dy, {tokens * k, width}, "dy");
-  check_packed(op.row_of, DType::i32, {tokens, k}, "row_of");
-  check_shape(op.dx, {tokens, width}, "dx");
+  check_op(op);
   sum_rows(ctx, op.dy, op.row_of, nullptr, op.dx, op.accumulate);
 }
 
 void CudaOps::combine_forward(Context& ctx, const CombineForward& op) {
-  const int64_t tokens = op.row_of.rows(), k = op.row_of.columns(), width = op.x.columns();
-  check_shape(op.x, {tokens * k, width}, "x");
-  check_packed(op.row_of, DType::i32, {tokens, k}, "row_of");
-  check_packed(op.weight, DType::f32, {tokens, k}, "weight");
-  check_shape(op.y, {tokens, width}, "y");
+  check_op(op);
   sum_rows(ctx, op.x, op.row_of, op.weight.ptr<float>(), op.y, false);
 }
 
 void CudaOps::combine_backward(Context& ctx, const CombineBackward& op) {
-  const int64_t tokens = op.row_of.rows(), k = op.row_of.columns(), width = op.x.columns();
-  check_shape(op.dy, {tokens, width}, "dy");
-  check_shape(op.x, {tokens * k, width}, "x");
-  check_packed(op.row_of, DType::i32, {tokens, k}, "row_of");
-  check_packed(op.weight, DType::f32, {tokens, k}, "weight");
-  check_shape(op.dx, {tokens * k, width}, "dx");
-  check_packed(op.dweight, DType::f32, {tokens, k}, "dweight");
-  JAMBALAYA_CHECK(op.dx.dtype == op.x.dtype, "dx is ", op.dx.describe(), ", x is ", op.x.describe());
+  check_op(op);
   if (act_kind(op.dy))
     (act_kind(op.x) ? start_spread<bf16, bf16> : start_spread<bf16, float>)(ctx, op);
   else

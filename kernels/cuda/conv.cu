@@ -2,10 +2,11 @@
 // chunks. Legend: kernels/ops.h, ops_state_space.h.
 #include "kernels/cuda/conv.h"
 
-#include "kernels/cpu/check.h"
+#include "kernels/check.h"
 #include "kernels/cuda/documents_cuda.h"
 #include "kernels/cuda/ops_cuda.h"
 #include "kernels/cuda/vector.h"
+#include "kernels/op_checks.h"
 
 namespace jambalaya::cuda {
 namespace {
@@ -28,16 +29,6 @@ ConvStream<A> stream_of(const Op& op, const Documents& docs) {
           .segments = docs.count,
           .ends_only = op.ends_only};
 }
-template <class Op>
-void check_inputs(const Op& op) {
-  const int64_t T = op.docs.tokens, E = op.w.shape[0], W = op.w.shape[1];
-  JAMBALAYA_CHECK(W >= 1, "conv width ", W);
-  check_packed(op.w, DType::f32, {E, W}, "w");
-  if (op.bias) check_packed(op.bias, DType::f32, {E}, "bias");
-  check_activation(op.x, op.x.dtype, {T, E}, "x");
-  if (op.left) check_packed(op.left, DType::f32, {op.ends_only ? 1 : op.docs.count, W - 1, E}, "left");
-}
-
 /// tail [entries][W - 1][E], one thread per entry and channel: row i = the input W - 1 - i places before the
 /// segment's end. `tail` may be `left`: row i is read from a row at or after it, so rising i is safe.
 template <class A>
@@ -114,27 +105,16 @@ void sum_conv_partials(const Context& ctx, const ConvBackward& op, const float* 
 }
 
 void CudaOps::conv_forward(Context& ctx, const ConvForward& op) {
-  check_inputs(op);
-  const int64_t T = op.docs.tokens, E = op.w.shape[0], W = op.w.shape[1];
-  check_activation(op.u, op.x.dtype, {T, E}, "u");
-  if (op.tail) check_packed(op.tail, DType::f32, {op.ends_only ? 1 : op.docs.count, W - 1, E}, "tail");
+  check_op(op);
   ArenaScope scope(*ctx.scratch);
   const Documents docs = device_documents(ctx, op.docs);
   (act_kind(op.x) ? forward<bf16> : forward<float>)(ctx, op, docs);
 }
 
 void CudaOps::conv_backward(Context& ctx, const ConvBackward& op) {
-  check_inputs(op);
+  check_op(op);
   const DType act = op.x.dtype;
-  const int64_t T = op.docs.tokens, E = op.w.shape[0], W = op.w.shape[1];
-  const int64_t entries = op.ends_only ? 1 : op.docs.count;
   const bool du_f32 = op.du.dtype == DType::f32;
-  check_activation(op.du, du_f32 ? DType::f32 : act, {T, E}, "du");
-  check_activation(op.dx, act, {T, E}, "dx");
-  check_packed(op.dw, DType::f32, {E, W}, "dw");
-  if (op.bias) check_packed(op.dbias, DType::f32, {E}, "dbias");
-  if (op.dleft) check_packed(op.dleft, DType::f32, {entries, W - 1, E}, "dleft");
-  if (op.dtail) check_packed(op.dtail, DType::f32, {entries, W - 1, E}, "dtail");
   ArenaScope scope(*ctx.scratch);
   const Documents docs = device_documents(ctx, op.docs);
   if (act == DType::f32)

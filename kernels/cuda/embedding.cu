@@ -1,10 +1,11 @@
 // Rows of the embedding table and their gradients. Legend: kernels/ops.h. The gradient needs no atomics: the
 // tokens are sorted by id, and each row of the table has one block at a time that adds to it.
-#include "kernels/cpu/check.h"
+#include "kernels/check.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ops_cuda.h"
 #include "kernels/cuda/radix_sort.h"
 #include "kernels/cuda/vector.h"
+#include "kernels/op_checks.h"
 
 namespace jambalaya::cuda {
 namespace {
@@ -16,10 +17,7 @@ struct Part {
   int64_t first, rows, whole;
 };
 Part part_of(int64_t first_id, int64_t rows, int64_t vocabulary) {
-  const Part part{first_id, rows, vocabulary ? vocabulary : rows};
-  JAMBALAYA_CHECK(part.first >= 0 && part.first + rows <= part.whole, "rows [", part.first, ", ",
-                  part.first + rows, ") of a vocabulary of ", part.whole);
-  return part;
+  return {first_id, rows, vocabulary ? vocabulary : rows};
 }
 
 template <int N, class From, class To>
@@ -170,10 +168,7 @@ void add_gradients(const Context& ctx, const EmbeddingBackward& op, const Sorted
 }  // namespace
 
 void CudaOps::embedding_forward(Context& ctx, const EmbeddingForward& op) {
-  const int64_t T = op.ids.rows(), D = op.table.columns();
-  check_packed(op.ids, DType::i32, {T}, "ids");
-  check_shape(op.table, {op.table.rows(), D}, "table");
-  check_shape(op.y, {T, D}, "y");
+  check_op(op);
   const Part part = part_of(op.first_id, op.table.rows(), op.vocabulary);
   if (act_kind(op.table))
     act_kind(op.y) ? look_up<bf16, bf16>(ctx, op, part) : look_up<bf16, float>(ctx, op, part);
@@ -182,10 +177,8 @@ void CudaOps::embedding_forward(Context& ctx, const EmbeddingForward& op) {
 }
 
 void CudaOps::embedding_backward(Context& ctx, const EmbeddingBackward& op) {
+  check_op(op);
   const int64_t T = op.ids.rows(), D = op.dtable.columns();
-  check_packed(op.ids, DType::i32, {T}, "ids");
-  check_shape(op.dy, {T, D}, "dy");
-  check_shape(op.dtable, {op.dtable.rows(), D}, "dtable");
   const Part part = part_of(op.first_id, op.dtable.rows(), op.vocabulary);
   const bool from_bf16 = act_kind(op.dy);
   if (T == 0 || part.rows == 0) return;

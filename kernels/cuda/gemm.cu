@@ -4,41 +4,10 @@
 #include "kernels/cuda/gemm_experts.h"
 #include "kernels/cuda/ops_cuda.h"
 #include "kernels/cuda/products.h"
+#include "kernels/op_checks.h"
 
 namespace jambalaya::cuda {
 namespace {
-
-/// m, n and k fit each other.
-void check_product(const Gemm& g) {
-  JAMBALAYA_CHECK(g.a.rank == 2 && g.b.rank == 2 && g.c.rank == 2, g.a.describe(), " ", g.b.describe(), " ",
-                  g.c.describe());
-  JAMBALAYA_CHECK(g.a.dtype == g.b.dtype && (g.a.dtype == DType::f32 || g.a.dtype == DType::bf16), "a ",
-                  g.a.describe(), " b ", g.b.describe());
-  JAMBALAYA_CHECK(g.c.dtype == DType::f32 || g.c.dtype == DType::bf16, "c is ", g.c.describe());
-  const int64_t k = g.transpose_a ? g.a.rows() : g.a.columns();
-  JAMBALAYA_CHECK((g.transpose_a ? g.a.columns() : g.a.rows()) == g.c.rows() &&
-                      (g.transpose_b ? g.b.columns() : g.b.rows()) == k &&
-                      (g.transpose_b ? g.b.rows() : g.b.columns()) == g.c.columns(),
-                  "a ", g.a.describe(), g.transpose_a ? " transposed" : "", ", b ", g.b.describe(),
-                  g.transpose_b ? " transposed" : "", ", c ", g.c.describe());
-}
-
-void check_experts(const GroupedGemm& g) {
-  const bool weight_gradient = g.kind == ExpertKind::weight_gradient;
-  JAMBALAYA_CHECK(g.w.rank == 3 && g.offsets.numel() == g.w.rows() + 1, "w ", g.w.describe(), " offsets ",
-                  g.offsets.describe());
-  JAMBALAYA_CHECK(g.a.rank == 2 && g.y.rank == 2 && g.a.rows() == g.y.rows(), "a ", g.a.describe(), ", y ",
-                  g.y.describe());
-  JAMBALAYA_CHECK(!weight_gradient || g.w.dtype == DType::f32, "gradients of parameters are f32, w is ",
-                  g.w.describe());
-  const Tensor& second = weight_gradient ? g.y : g.w;
-  JAMBALAYA_CHECK(g.a.dtype == second.dtype && (g.a.dtype == DType::f32 || g.a.dtype == DType::bf16), "a ",
-                  g.a.describe(), ", second operand ", second.describe());
-  JAMBALAYA_CHECK(g.y.dtype == DType::f32 || g.y.dtype == DType::bf16, "y is ", g.y.describe());
-  const bool forward = g.kind == ExpertKind::forward;
-  JAMBALAYA_CHECK(g.a.columns() == g.w.shape[forward ? 2 : 1] && g.y.columns() == g.w.shape[forward ? 1 : 2],
-                  "a ", g.a.describe(), ", w ", g.w.describe(), ", y ", g.y.describe());
-}
 
 /// Where the library's larger tiles (128 x 256) fill at least half of a large GPU for one expert, it wins by
 /// its use of wgmma; below, products one after another leave the device idle, and all experts in one kernel
@@ -77,12 +46,12 @@ ExpertProducts expert_products(const GroupedGemm& op) {
 }
 
 void CudaOps::gemm(Context& ctx, const Gemm& op) {
-  check_product(op);
+  check_op(op);
   if (op.c.rows() && op.c.columns()) products_->gemm(ctx, op);
 }
 
 void CudaOps::grouped_gemm(Context& ctx, const GroupedGemm& op) {
-  check_experts(op);
+  check_op(op);
   if (op.host_offsets && large_experts(op) && products_->experts(ctx, op)) return;
   (op.a.dtype == DType::bf16 ? start_experts_bf16 : start_experts_f32)(ctx, op);
 }

@@ -5,13 +5,14 @@
 // How many tokens of a chunk are counted only the device knows. They are gathered at the chunk's front, with
 // zeros behind them, so that ignored tokens contribute exactly nothing, whatever their hidden state holds;
 // the products still run over the whole chunk.
-#include "kernels/cpu/check.h"
+#include "kernels/check.h"
 #include "kernels/cuda/head_softmax.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ops_cuda.h"
 #include "kernels/cuda/products.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/cuda/vector.h"
+#include "kernels/op_checks.h"
 
 namespace jambalaya::cuda {
 namespace {
@@ -95,25 +96,6 @@ __global__ void add_losses_kernel(const double* nll, const double* lse, const in
   if (threadIdx.x == 0) sums[0] += losses, sums[1] += squares;
 }
 
-void check_head(const HeadLoss& a) {
-  const int64_t T = a.h.rows(), D = a.h.columns(), V = a.w.rows();
-  check_activation(a.h, a.h.dtype, {T, D}, "h");
-  check_activation(a.w, a.h.dtype, {V, D}, "w");
-  check_packed(a.targets, DType::i32, {T}, "targets");
-  check_packed(a.loss_sum, DType::f64, {2}, "loss_sum");
-  JAMBALAYA_CHECK(a.combine ? a.parts >= 1 : a.parts == 1 && (!a.vocabulary || a.vocabulary == V),
-                  "a vocabulary of ", a.vocabulary, " in ", a.parts, " parts without `combine`");
-  JAMBALAYA_CHECK(a.first_id >= 0 && a.first_id + V <= (a.vocabulary ? a.vocabulary : V), "rows [",
-                  a.first_id, ", ", a.first_id + V, ") of a vocabulary of ", a.vocabulary);
-  if (a.nll) check_packed(a.nll, DType::f32, {T}, "nll");
-  if (a.correct) check_packed(a.correct, DType::u8, {T}, "correct");
-  JAMBALAYA_CHECK(bool(a.dh) == bool(a.dw), "dh and dw come together");
-  if (!a.dh) return;
-  check_activation(a.dh, a.h.dtype, {T, D}, "dh");
-  check_shape(a.dw, {V, D}, "dw");
-  JAMBALAYA_CHECK(a.dw.dtype == DType::f32, "dw ", a.dw.describe());
-}
-
 /// Scratch of a chunk of up to `room` tokens.
 struct Room {
   Tensor logits;    ///< f32 [room, V], rows padded for packs
@@ -174,7 +156,7 @@ void softmax(Context& ctx, const HeadLoss& a, const SoftmaxChunk& chunk) {
 }  // namespace
 
 void CudaOps::head_loss(Context& ctx, const HeadLoss& op) {
-  check_head(op);
+  check_op(op);
   const int64_t T = op.h.rows(), V = op.w.rows();
   const int64_t room_tokens = std::min(T, tokens_together(op.vocabulary ? op.vocabulary : V));
   ArenaScope scope(*ctx.scratch);

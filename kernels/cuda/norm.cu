@@ -1,12 +1,13 @@
 // RMSNorm. Legend: kernels/ops.h. Bound by memory: a row is read once into registers, 16 bytes an access, and
 // is there for both the reduction and the result. Rows that are not aligned or wider than that are read
 // twice, the second time from a cache.
-#include "kernels/cpu/check.h"
+#include "kernels/check.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ops_cuda.h"
 #include "kernels/cuda/partials.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/cuda/vector.h"
+#include "kernels/op_checks.h"
 
 namespace jambalaya::cuda {
 namespace {
@@ -260,11 +261,8 @@ Tensor as_row(const Tensor& weight) { return make_tensor(weight.data, weight.dty
 }  // namespace
 
 void CudaOps::rms_norm_forward(Context& ctx, const RmsNormForward& op) {
+  check_op(op);
   const int64_t T = op.h.rows(), D = op.h.columns();
-  check_shape(op.h, {T, D}, "h");
-  check_shape(op.y, {T, D}, "y");
-  check_packed(op.weight, DType::f32, {D}, "weight");
-  check_packed(op.rstd, DType::f32, {T}, "rstd");
   ForwardArgs a{op.h.data,
                 op.h.row_stride,
                 nullptr,
@@ -279,8 +277,6 @@ void CudaOps::rms_norm_forward(Context& ctx, const RmsNormForward& op) {
                 D,
                 op.eps};
   if (op.branch) {
-    check_shape(op.branch, {T, D}, "branch");
-    check_activation(op.h_out, op.h.dtype, {T, D}, "h_out");
     a.branch = op.branch.data, a.branch_stride = op.branch.row_stride;
     a.branch_is_bf16 = act_kind(op.branch);
     a.h_out = op.h_out.data, a.h_out_stride = op.h_out.row_stride;
@@ -296,13 +292,8 @@ void CudaOps::rms_norm_forward(Context& ctx, const RmsNormForward& op) {
 }
 
 void CudaOps::rms_norm_backward(Context& ctx, const RmsNormBackward& op) {
+  check_op(op);
   const int64_t T = op.h.rows(), D = op.h.columns();
-  check_shape(op.h, {T, D}, "h");
-  check_shape(op.dy, {T, D}, "dy");
-  check_shape(op.dh, {T, D}, "dh");
-  check_packed(op.weight, DType::f32, {D}, "weight");
-  check_packed(op.dweight, DType::f32, {D}, "dweight");
-  check_packed(op.rstd, DType::f32, {T}, "rstd");
   if (T == 0) return;
   const int64_t blocks = std::min(kMaxPartials, div_up(T, kMinRows));
   ArenaScope scope(*ctx.scratch);

@@ -43,6 +43,7 @@ class CudaOps final : public Ops {
   void attention_merge(Context&, const AttentionMerge&) override;
   void attention_delta(Context&, const AttentionDelta&) override;
   void attention_backward(Context&, const AttentionBackward&) override;
+  void cache_append(Context&, const CacheAppend&) override;
   void swiglu_forward(Context&, const SwigluForward&) override;
   void swiglu_backward(Context&, const SwigluBackward&) override;
   void router_forward(Context&, const RouterForward&) override;

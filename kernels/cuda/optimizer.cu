@@ -1,11 +1,12 @@
 // Gradient norm and AdamW, each one pass over memory, which binds both. Legend: kernels/ops.h.
 #include <cmath>
 
-#include "kernels/cpu/check.h"
+#include "kernels/check.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ops_cuda.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/cuda/vector.h"
+#include "kernels/op_checks.h"
 
 namespace jambalaya::cuda {
 namespace {
@@ -144,27 +145,16 @@ __global__ void adamw_kernel(AdamWArgs a) {
     for (int64_t j = i; j < min(a.n, i + kPack); j++) update<1>(a, j, scale, skip);
 }
 
-void check_state(const Tensor& t, DType dtype, int64_t n, const char* name) {
-  JAMBALAYA_CHECK(t.dtype == dtype && t.packed() && t.numel() == n, name, " is ", t.describe(), ", not ",
-                  name_of(dtype), " of ", n);
-}
-
 }  // namespace
 
 void CudaOps::sum_squares(Context& ctx, const SumSquares& op) {
-  check_packed(op.out, DType::f64, {2}, "out");
+  check_op(op);
   act_kind(op.x) ? start<bf16>(ctx, op) : start<float>(ctx, op);
 }
 
 void CudaOps::adamw(Context& ctx, const AdamW& op) {
+  check_op(op);
   const int64_t n = op.param.numel();
-  JAMBALAYA_CHECK(op.step >= 1, "step ", op.step);
-  check_state(op.param, DType::f32, n, "param");
-  check_state(op.m, DType::f32, n, "m");
-  check_state(op.v, DType::f32, n, "v");
-  check_state(op.grad, DType::f32, n, "grad");
-  check_packed(op.grad_scale, DType::f32, {2}, "grad_scale");
-  if (op.compute) check_state(op.compute, DType::bf16, n, "compute");
   bool vector = true;
   for (const Tensor& t : {op.param, op.m, op.v, op.grad, op.compute})
     vector = vector && reinterpret_cast<uintptr_t>(t.data) % 16 == 0;

@@ -1,11 +1,12 @@
 // SwiGLU, biases and the affine map, element by element. Legend: kernels/ops.h. All are bound by memory:
 // every element is read and written once, 8 elements a thread where addresses allow.
-#include "kernels/cpu/check.h"
+#include "kernels/check.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ops_cuda.h"
 #include "kernels/cuda/partials.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/cuda/vector.h"
+#include "kernels/op_checks.h"
 
 namespace jambalaya::cuda {
 namespace {
@@ -181,37 +182,27 @@ void start(const Context& ctx, const BiasBackward& op) {
 }  // namespace
 
 void CudaOps::swiglu_forward(Context& ctx, const SwigluForward& op) {
-  const int64_t rows = op.h.rows(), width = op.h.columns();
-  check_shape(op.h, {rows, width}, "h");
-  check_activation(op.gate_up, op.h.dtype, {rows, 2 * width}, "gate_up");
+  check_op(op);
   act_kind(op.h) ? start<bf16>(ctx, op) : start<float>(ctx, op);
 }
 
 void CudaOps::swiglu_backward(Context& ctx, const SwigluBackward& op) {
-  const int64_t rows = op.dh.rows(), width = op.dh.columns();
-  check_shape(op.dh, {rows, width}, "dh");
-  check_activation(op.gate_up, op.dh.dtype, {rows, 2 * width}, "gate_up");
-  check_activation(op.dgate_up, op.dh.dtype, {rows, 2 * width}, "dgate_up");
+  check_op(op);
   act_kind(op.dh) ? start<bf16>(ctx, op) : start<float>(ctx, op);
 }
 
 void CudaOps::multiply_add(Context& ctx, const MultiplyAdd& op) {
+  check_op(op);
   const int64_t n = op.y.numel();
   bool vector = true;
-  for (const Tensor& t : {op.a, op.x, op.b, op.y}) {
-    JAMBALAYA_CHECK(t.dtype == DType::f32 && t.packed() && t.numel() == n, t.describe(), " beside ",
-                    op.y.describe());
+  for (const Tensor& t : {op.a, op.x, op.b, op.y})
     vector = vector && reinterpret_cast<uintptr_t>(t.data) % 16 == 0;
-  }
   launch(ctx, "multiply_add", multiply_add_kernel, {grid_of(div_up(n, 4 * kThreads)), kThreads},
          op.a.ptr<float>(), op.x.ptr<float>(), op.b.ptr<float>(), op.y.ptr<float>(), n, vector);
 }
 
 void CudaOps::add_bias(Context& ctx, const AddBias& op) {
-  const int64_t rows = op.x.rows(), columns = op.x.columns();
-  check_shape(op.x, {rows, columns}, "x");
-  check_shape(op.bias, {columns}, "bias");
-  JAMBALAYA_CHECK(op.bias.packed(), "bias is ", op.bias.describe());
+  check_op(op);
   if (act_kind(op.x))
     act_kind(op.bias) ? start<bf16, bf16>(ctx, op) : start<bf16, float>(ctx, op);
   else
@@ -219,9 +210,7 @@ void CudaOps::add_bias(Context& ctx, const AddBias& op) {
 }
 
 void CudaOps::bias_backward(Context& ctx, const BiasBackward& op) {
-  const int64_t rows = op.dy.rows(), columns = op.dy.columns();
-  check_shape(op.dy, {rows, columns}, "dy");
-  check_packed(op.dbias, DType::f32, {columns}, "dbias");
+  check_op(op);
   act_kind(op.dy) ? start<bf16>(ctx, op) : start<float>(ctx, op);
 }
 

@@ -3,10 +3,11 @@
 // written once.
 #include <cmath>
 
-#include "kernels/cpu/check.h"
+#include "kernels/check.h"
 #include "kernels/cuda/attention_call.h"
 #include "kernels/cuda/ops_cuda.h"
 #include "kernels/cuda/vector.h"
+#include "kernels/op_checks.h"
 
 namespace jambalaya::cuda {
 namespace {
@@ -68,11 +69,7 @@ void start(const Context& ctx, const Rope& op, const SegmentTable& table) {
 }  // namespace
 
 void CudaOps::rope(Context& ctx, const Rope& op) {
-  const Tensor& x = op.x;
-  const int64_t size = op.head_size;
-  JAMBALAYA_CHECK(size >= 2 && size % 2 == 0, "rope of head size ", size);
-  JAMBALAYA_CHECK(x.rank == 2 && x.rows() == op.docs.tokens && x.columns() % size == 0, "x ", x.describe(),
-                  ", tokens ", op.docs.tokens, ", head size ", size);
+  check_op(op);
   std::vector<TileSegment> records;
   int64_t tiles = 0;
   for (int64_t s = 0; s < op.docs.count; s++) {
@@ -83,7 +80,7 @@ void CudaOps::rope(Context& ctx, const Rope& op) {
   }
   ArenaScope scope(*ctx.scratch);
   const SegmentTable table = send_segments(ctx, records, tiles);
-  act_kind(x) ? start<bf16>(ctx, op, table) : start<float>(ctx, op, table);
+  act_kind(op.x) ? start<bf16>(ctx, op, table) : start<float>(ctx, op, table);
 }
 
 }  // namespace jambalaya::cuda

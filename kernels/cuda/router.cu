@@ -4,10 +4,10 @@
 // what binds (X is small); the shuffles of the K maxima are.
 #include <cfloat>
 
-#include "kernels/cpu/check.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ops_cuda.h"
 #include "kernels/cuda/reduce.h"
+#include "kernels/op_checks.h"
 
 namespace jambalaya::cuda {
 namespace {
@@ -231,14 +231,8 @@ void for_experts(int64_t experts, Start&& start) {
 }  // namespace
 
 void CudaOps::router_forward(Context& ctx, const RouterForward& op) {
+  check_op(op);
   const int64_t tokens = op.logits.rows(), experts = op.logits.columns(), k = op.k;
-  JAMBALAYA_CHECK(1 <= k && k <= experts, "choose ", k, " of ", experts, " experts");
-  check_packed(op.logits, DType::f32, {tokens, experts}, "logits");
-  check_packed(op.probs, DType::f32, {tokens, experts}, "probs");
-  check_packed(op.expert, DType::i32, {tokens, k}, "expert");
-  check_packed(op.weight, DType::f32, {tokens, k}, "weight");
-  check_packed(op.lse, DType::f32, {tokens}, "lse");
-  check_packed(op.stats, DType::f32, {2 * experts + 1}, "stats");
   ArenaScope scope(*ctx.scratch);
   const int64_t blocks = div_up(tokens, kRouterTokens);
   const RouterArgs args{op.logits.ptr<float>(),
@@ -261,14 +255,8 @@ void CudaOps::router_forward(Context& ctx, const RouterForward& op) {
 }
 
 void CudaOps::router_backward(Context& ctx, const RouterBackward& op) {
+  check_op(op);
   const int64_t tokens = op.probs.rows(), experts = op.probs.columns(), k = op.expert.columns();
-  check_packed(op.probs, DType::f32, {tokens, experts}, "probs");
-  check_packed(op.expert, DType::i32, {tokens, k}, "expert");
-  check_packed(op.weight, DType::f32, {tokens, k}, "weight");
-  check_packed(op.lse, DType::f32, {tokens}, "lse");
-  check_packed(op.dweight, DType::f32, {tokens, k}, "dweight");
-  if (op.dprob) check_packed(op.dprob, DType::f32, {experts}, "dprob");
-  check_packed(op.dlogits, DType::f32, {tokens, experts}, "dlogits");
   const RouterBackwardKernelArgs args{op.probs.ptr<float>(),
                                       op.expert.ptr<int32_t>(),
                                       op.weight.ptr<float>(),

@@ -1,9 +1,10 @@
 // Element-wise copies between f32 and bf16. Legend: kernels/ops.h. Bound by memory: every element is read and
 // written once, 8 elements a thread where addresses allow.
-#include "kernels/cpu/check.h"
+#include "kernels/check.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ops_cuda.h"
 #include "kernels/cuda/vector.h"
+#include "kernels/op_checks.h"
 
 namespace jambalaya::cuda {
 namespace {
@@ -79,8 +80,7 @@ void start_f64(const Context& ctx, const ScaleCopy& op) {
 }  // namespace
 
 void CudaOps::scale_copy(Context& ctx, const ScaleCopy& op) {
-  JAMBALAYA_CHECK(op.x.rows() == op.y.rows() && op.x.columns() == op.y.columns(), op.x.describe(), " to ",
-                  op.y.describe());
+  check_op(op);
   if (op.x.dtype == DType::f64) return start_f64(ctx, op);
   const bool from_bf16 = act_kind(op.x), to_bf16 = act_kind(op.y);
   if (from_bf16)

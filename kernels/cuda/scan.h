@@ -10,7 +10,6 @@
 #pragma once
 #include <vector>
 
-#include "kernels/cpu/check.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/ops.h"
 
@@ -86,21 +85,6 @@ void scan_entering_gradients(const Context& ctx, const ScanStream<A>& in,
 void scan_pass_empty(const Context& ctx, const Documents& docs, const Tensor& from, const Tensor& to,
                      bool ends_only, int64_t edge);
 
-/// What forward and backward both read.
-template <class Op>
-void check_scan(const Op& op) {
-  const DType act = op.u.dtype;
-  const int64_t T = op.docs.tokens, E = op.a_log.shape[0], N = op.a_log.shape[1];
-  check_activation(op.u, act, {T, E}, "u");
-  check_activation(op.s, act, {T, E}, "s");
-  if (op.z) check_activation(op.z, act, {T, E}, "z");
-  check_shape(op.b, {T, N}, "b");
-  check_shape(op.c, {T, N}, "c");
-  check_packed(op.a_log, DType::f32, {E, N}, "a_log");
-  check_packed(op.d, DType::f32, {E}, "d");
-  check_packed(op.dt_bias, DType::f32, {E}, "dt_bias");
-  if (op.h0) check_packed(op.h0, DType::f32, {op.ends_only ? 1 : op.docs.count, N, E}, "h0");
-}
 template <class A, class Op>
 ScanStream<A> scan_stream(const Op& op, const int32_t* device_offsets) {
   return {.u = op.u.template ptr<A>(),

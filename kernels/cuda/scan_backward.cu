@@ -4,8 +4,10 @@
 // Partial sums have a fixed order and no atomic additions: dB and dC of each group of 128 channels, parameter
 // gradients of each piece. They exist for one slab at a time, a range of pieces, so that scratch stays
 // bounded.
+#include "kernels/check.h"
 #include "kernels/cuda/ops_cuda.h"
 #include "kernels/cuda/scan_backward_walk.h"
+#include "kernels/op_checks.h"
 
 namespace jambalaya::cuda {
 namespace {
@@ -150,29 +152,10 @@ void backward(const Context& ctx, const ScanBackward& op) {
   }
 }
 
-void check_gradients(const ScanBackward& op) {
-  const DType act = op.u.dtype;
-  const int64_t T = op.docs.tokens, E = op.a_log.shape[0], N = op.a_log.shape[1];
-  const int64_t entries = op.ends_only ? 1 : op.docs.count;
-  check_activation(op.d_out, act, {T, E}, "d_out");
-  check_activation(op.du, op.du.dtype == DType::f32 ? DType::f32 : act, {T, E}, "du");
-  check_activation(op.ds, act, {T, E}, "ds");
-  if (op.z) check_activation(op.dz, act, {T, E}, "dz");
-  check_shape(op.db, {T, N}, "db");
-  check_shape(op.dc, {T, N}, "dc");
-  check_packed(op.states, DType::f32, {scan_states(T), N, E}, "states");
-  check_packed(op.da_log, DType::f32, {E, N}, "da_log");
-  check_packed(op.dd, DType::f32, {E}, "dd");
-  check_packed(op.ddt_bias, DType::f32, {E}, "ddt_bias");
-  if (op.dh_last) check_packed(op.dh_last, DType::f32, {entries, N, E}, "dh_last");
-  if (op.dh0) check_packed(op.dh0, DType::f32, {entries, N, E}, "dh0");
-}
-
 }  // namespace
 
 void CudaOps::scan_backward(Context& ctx, const ScanBackward& op) {
-  check_scan(op);
-  check_gradients(op);
+  check_op(op);
   ArenaScope scope(*ctx.scratch);
   if (!act_kind(op.u))
     backward<float, float>(ctx, op);

@@ -4,8 +4,10 @@
 //
 // The arithmetic is theirs, operation by operation, so that a state from zero has the same bits here and
 // there.
+#include "kernels/check.h"
 #include "kernels/cuda/ops_cuda.h"
 #include "kernels/cuda/scan_tile.h"
+#include "kernels/op_checks.h"
 
 namespace jambalaya::cuda {
 namespace {
@@ -251,10 +253,7 @@ ScanPieces pieces_of(const Context& ctx, int64_t segment, int64_t begin, int64_t
 /// What both ops read.
 template <class A, class Op>
 ScanStream<A> carry_stream(const Op& op) {
-  const int64_t T = op.docs.tokens, E = op.a_log.shape[0], N = op.a_log.shape[1];
-  check_shape(op.s, {T, E}, "s");
-  check_packed(op.a_log, DType::f32, {E, N}, "a_log");
-  check_packed(op.dt_bias, DType::f32, {E}, "dt_bias");
+  const int64_t E = op.a_log.shape[0], N = op.a_log.shape[1];
   ScanStream<A> in{};
   in.s = op.s.template ptr<A>(), in.s_stride = op.s.row_stride;
   in.a_log = op.a_log.template ptr<float>(), in.dt_bias = op.dt_bias.template ptr<float>();
@@ -266,10 +265,6 @@ template <class A>
 void carry_forward(const Context& ctx, const ScanCarryForward& op) {
   ScanStream<A> in = carry_stream<A>(op);
   const int64_t T = op.docs.tokens, S = op.docs.count, E = in.channels, N = in.states;
-  check_activation(op.u, op.s.dtype, {T, E}, "u");
-  check_shape(op.b, {T, N}, "b");
-  check_packed(op.h_end, DType::f32, {N, E}, "h_end");
-  check_packed(op.decay, DType::f32, {N, E}, "decay");
   in.u = op.u.ptr<A>(), in.u_stride = op.u.row_stride;
   in.b = op.b.ptr<float>(), in.b_stride = op.b.row_stride;
   const ScanPieces pieces = pieces_of(ctx, S - 1, T ? op.docs.offsets[S - 1] : 0, T, E);
@@ -281,10 +276,6 @@ template <class A>
 void carry_backward(const Context& ctx, const ScanCarryBackward& op) {
   ScanStream<A> in = carry_stream<A>(op);
   const int64_t T = op.docs.tokens, E = in.channels, N = in.states;
-  check_activation(op.d_out, op.s.dtype, {T, E}, "d_out");
-  if (op.z) check_activation(op.z, op.s.dtype, {T, E}, "z");
-  check_shape(op.c, {T, N}, "c");
-  check_packed(op.dh0, DType::f32, {N, E}, "dh0");
   if (op.z) in.z = op.z.ptr<A>(), in.z_stride = op.z.row_stride;
   in.c = op.c.ptr<float>(), in.c_stride = op.c.row_stride;
   const ScanPieces pieces = pieces_of(ctx, 0, 0, T ? op.docs.offsets[1] : 0, E);
@@ -314,11 +305,13 @@ template void scan_entering_gradients(const Context&, const ScanStream<bf16>&,
                                       const ScanCarryGradients<bf16>&, const ScanPieces&, float*);
 
 void CudaOps::scan_carry_forward(Context& ctx, const ScanCarryForward& op) {
+  check_op(op);
   ArenaScope scope(*ctx.scratch);
   (act_kind(op.s) ? carry_forward<bf16> : carry_forward<float>)(ctx, op);
 }
 
 void CudaOps::scan_carry_backward(Context& ctx, const ScanCarryBackward& op) {
+  check_op(op);
   ArenaScope scope(*ctx.scratch);
   (act_kind(op.s) ? carry_backward<bf16> : carry_backward<float>)(ctx, op);
 }

@@ -7,9 +7,11 @@
 // token, and four for softplus and the gate; the next tile's inputs arrive meanwhile.
 //
 // y is summed over groups of four states and then pairwise, so that all kLanes give the same bits.
+#include "kernels/check.h"
 #include "kernels/cuda/ops_cuda.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/cuda/scan_tile.h"
+#include "kernels/op_checks.h"
 
 namespace jambalaya::cuda {
 namespace {
@@ -296,13 +298,8 @@ void forward(const Context& ctx, const ScanForward& op) {
 }  // namespace
 
 void CudaOps::scan_forward(Context& ctx, const ScanForward& op) {
-  check_scan(op);
-  const int64_t T = op.docs.tokens, E = op.a_log.shape[0], N = op.a_log.shape[1], S = op.docs.count;
-  check_activation(op.o, op.u.dtype, {T, E}, "o");
-  if (op.h_last) check_packed(op.h_last, DType::f32, {op.ends_only ? 1 : S, N, E}, "h_last");
-  JAMBALAYA_CHECK(!op.ends_only || !op.h0 || op.h_last.data != op.h0.data, "h_last is h0's memory");
-  if (op.states) check_packed(op.states, DType::f32, {scan_states(T), N, E}, "states");
-  if (op.delta_range) check_packed(op.delta_range, DType::f32, {2}, "delta_range");
+  check_op(op);
+  const int64_t S = op.docs.count;
   ArenaScope scope(*ctx.scratch);
   (act_kind(op.u) ? forward<bf16> : forward<float>)(ctx, op);
   scan_pass_empty(ctx, op.docs, op.h0, op.h_last, op.ends_only, S - 1);

@@ -4,10 +4,10 @@
 // Legend: T tokens, K choices a token, X experts; a choice's number is t * K + k. What is bound: latency.
 #include <limits>
 
-#include "kernels/cpu/check.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ops_cuda.h"
 #include "kernels/cuda/reduce.h"
+#include "kernels/op_checks.h"
 
 namespace jambalaya::cuda {
 namespace {
@@ -140,13 +140,9 @@ __global__ void sort_scatter_kernel(SortArgs a) {
 }  // namespace
 
 void CudaOps::sort_by_expert(Context& ctx, const SortByExpert& op) {
+  check_op(op);
   const int64_t tokens = op.expert.rows(), k = op.expert.columns(), experts = op.experts;
-  JAMBALAYA_CHECK(tokens * k <= std::numeric_limits<int32_t>::max(), tokens, " tokens times ", k, " choices");
   JAMBALAYA_CHECK(experts <= kMostExperts, experts, " experts; the GPU sorts by at most ", kMostExperts);
-  check_packed(op.expert, DType::i32, {tokens, k}, "expert");
-  check_packed(op.offsets, DType::i32, {experts + 1}, "offsets");
-  check_packed(op.row_of, DType::i32, {tokens, k}, "row_of");
-  check_packed(op.token_of, DType::i32, {tokens * k}, "token_of");
   ArenaScope scope(*ctx.scratch);
   // One chunk at least, because its block writes the offsets.
   const int64_t choices = tokens * k, chunks = std::max<int64_t>(1, div_up(choices, kChunk));

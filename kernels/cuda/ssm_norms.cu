@@ -1,11 +1,12 @@
 // The three norms inside Jamba's Mamba: one warp a token, all three in one launch. Legend: kernels/ops.h.
 // Rows are short (288 numbers in Jamba): they are read twice, the second time from the L1 cache.
-#include "kernels/cpu/check.h"
+#include "kernels/check.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ops_cuda.h"
 #include "kernels/cuda/partials.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/cuda/vector.h"
+#include "kernels/op_checks.h"
 
 namespace jambalaya::cuda {
 namespace {
@@ -128,26 +129,18 @@ __global__ void backward_kernel(BackwardArgs a) {
   }
 }
 
-const float* pointer(const Tensor& weight, int64_t width) {
-  if (!weight) return nullptr;
-  check_packed(weight, DType::f32, {width}, "weight of a norm, or its gradient,");
-  return weight.ptr<float>();
-}
+const float* pointer(const Tensor& weight) { return weight ? weight.ptr<float>() : nullptr; }
 
 }  // namespace
 
 void CudaOps::ssm_norms_forward(Context& ctx, const SsmNormsForward& op) {
+  check_op(op);
   const int64_t T = op.p.rows(), R = op.dt.columns(), N = op.b.columns();
-  check_shape(op.p, {T, R + 2 * N}, "p");
-  check_shape(op.dt, {T, R}, "dt");
-  check_shape(op.b, {T, N}, "b");
-  check_shape(op.c, {T, N}, "c");
-  check_packed(op.rstd, DType::f32, {T, 3}, "rstd");
   const ForwardArgs a{op.p.ptr<float>(),
                       op.p.row_stride,
-                      {0, R, pointer(op.w_dt, R), op.dt.data, op.dt.row_stride},
-                      {R, N, pointer(op.w_b, N), op.b.ptr<float>(), op.b.row_stride},
-                      {R + N, N, pointer(op.w_c, N), op.c.ptr<float>(), op.c.row_stride},
+                      {0, R, pointer(op.w_dt), op.dt.data, op.dt.row_stride},
+                      {R, N, pointer(op.w_b), op.b.ptr<float>(), op.b.row_stride},
+                      {R + N, N, pointer(op.w_c), op.c.ptr<float>(), op.c.row_stride},
                       op.rstd.ptr<float>(),
                       T,
                       op.eps};
@@ -156,13 +149,8 @@ void CudaOps::ssm_norms_forward(Context& ctx, const SsmNormsForward& op) {
 }
 
 void CudaOps::ssm_norms_backward(Context& ctx, const SsmNormsBackward& op) {
+  check_op(op);
   const int64_t T = op.p.rows(), R = op.ddt.columns(), N = op.db.columns(), P = R + 2 * N;
-  check_shape(op.p, {T, P}, "p");
-  check_shape(op.dp, {T, P}, "dp");
-  check_shape(op.ddt, {T, R}, "ddt");
-  check_shape(op.db, {T, N}, "db");
-  check_shape(op.dc, {T, N}, "dc");
-  check_packed(op.rstd, DType::f32, {T, 3}, "rstd");
   if (T == 0) return;
   const bool shared = kWarps * P * 4 <= kSharedBytes;
   const int64_t blocks = std::min(kMaxPartials, div_up(T, kWarps * kMinTokens)),
@@ -173,9 +161,9 @@ void CudaOps::ssm_norms_backward(Context& ctx, const SsmNormsBackward& op) {
                        op.p.row_stride,
                        op.dp.ptr<float>(),
                        op.dp.row_stride,
-                       {0, R, pointer(op.w_dt, R), op.ddt.data, op.ddt.row_stride},
-                       {R, N, pointer(op.w_b, N), op.db.ptr<float>(), op.db.row_stride},
-                       {R + N, N, pointer(op.w_c, N), op.dc.ptr<float>(), op.dc.row_stride},
+                       {0, R, pointer(op.w_dt), op.ddt.data, op.ddt.row_stride},
+                       {R, N, pointer(op.w_b), op.db.ptr<float>(), op.db.row_stride},
+                       {R + N, N, pointer(op.w_c), op.dc.ptr<float>(), op.dc.row_stride},
                        op.rstd.ptr<float>(),
                        partial,
                        T,
@@ -185,7 +173,6 @@ void CudaOps::ssm_norms_backward(Context& ctx, const SsmNormsBackward& op) {
          {grid_of(blocks), 32 * kWarps, shared ? size_t(kWarps * P * 4) : 0}, a);
   auto add = [&](const Tensor& weight, const Tensor& dweight, int64_t column, int64_t width) {
     if (!weight) return;
-    check_packed(dweight, DType::f32, {width}, "gradient of a weight");
     add_partials(ctx, "ssm_norms_sum_partials", partial + column, count, P, dweight.ptr<float>(), width);
   };
   add(op.w_dt, op.dw_dt, 0, R);

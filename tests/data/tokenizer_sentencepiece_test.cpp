@@ -152,6 +152,18 @@ TEST(TokenizerSentencePiece, special_tokens_in_text_are_plain_text_unless_asked_
   EXPECT_EQ(golden().decode(golden().encode(text)), text);
 }
 
+TEST(TokenizerSentencePiece, what_follows_a_prompt_keeps_its_blank) {
+  for (const char* name : {"jamba", "llama", "metaspace_first"}) {
+    const Tokenizer& tokenizer = variants().at(name);
+    const std::string prompt = "The river", text = prompt + " runs";
+    const Ids before = tokenizer.encode(prompt), all = tokenizer.encode(text);
+    ASSERT_TRUE(std::equal(before.begin(), before.end(), all.begin())) << name;
+    const Ids after(all.begin() + long(before.size()), all.end());
+    EXPECT_EQ(tokenizer.decode_after(before, after), " runs") << name;
+    EXPECT_EQ(tokenizer.decode_after({}, all), text) << name;
+  }
+}
+
 TEST(TokenizerSentencePiece, huge_words_are_encoded_in_near_linear_time) {
   for (const std::string part : {"a", "\xE4\xB8\xAD", " "}) {
     std::string word;
@@ -194,6 +206,13 @@ TEST(TokenizerSentencePiece, what_is_not_supported_is_refused_by_name) {
   refuse(R"({"decoder": {"type": "Strip", "content": " ", "start": 1, "stop": 1}})", "stop above 0");
   refuse(R"({"decoder": {"type": "Strip", "content": "", "start": 1, "stop": 0}})", "not one character");
   refuse(R"({"decoder": {"type": "Strip", "content": " ", "start": -1, "stop": 0}})", "not a number");
+  json doubling = json::array();
+  for (int i = 0; i < 40; i++)
+    doubling.push_back({{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", "aa"}});
+  refuse(json{{"normalizer", {{"type", "Sequence"}, {"normalizers", doubling}}}}.dump().c_str(),
+         "normalizer: its steps");
+  refuse(json{{"decoder", {{"type", "Sequence"}, {"decoders", doubling}}}}.dump().c_str(),
+         "decoder: its steps");
   refuse(R"({"model": {"unk_token": "<nothing>"}})", "<nothing>");
   refuse(R"({"model": {"byte_fallback": "yes"}})", "byte_fallback");
   refuse(R"({"model": {"continuing_subword_prefix": "##"}})", "continuing_subword_prefix");

@@ -51,7 +51,7 @@ std::unique_ptr<Ops> make_ops(const AcceleratorProperties& properties) {
   const char* ops = std::getenv("JAMBALAYA_EMULATED_OPS");
   std::unique_ptr<Ops> kernels;
   if (!ops || std::strcmp(ops, "cpu") != 0) kernels = std::make_unique<CudaOps>(properties);
-  return std::make_unique<emulator::StreamedOps>(std::move(kernels));
+  return emulator::streamed_ops(std::move(kernels));
 }
 
 bool emulated() { return true; }

@@ -48,7 +48,7 @@ class Shell:
         self.show_line = show_line
         for words in setup:
             self.send(words + "\n")
-        self.send(f"echo ={'DONE='}\n".replace("=DONE=", "=''DONE="))
+        self.send("echo '='DONE=\n")  # quoted, so that the echo of this line is not the mark
         self.read_until(MARK)
 
     def send(self, text):

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "kernels/cuda_library.h"
-#include "kernels/ops.h"
+#include "tests/support/forwarding_ops.h"
 
 namespace jambalaya::test {
 
@@ -49,73 +49,18 @@ template <class T>
 using DeviceVector = std::vector<T, DeviceAllocator<T>>;
 
 /// Waits after every op, so that the test can look at the results at once.
-class WaitingOps final : public Ops {
+class WaitingOps final : public ForwardingOps<WaitingOps> {
  public:
   explicit WaitingOps(Ops& ops) : ops_(ops) {}
   const char* name() const override { return ops_.name(); }
-  void gemm(Context& c, const Gemm& a) override { ops_.gemm(c, a), wait(c); }
-  void grouped_gemm(Context& c, const GroupedGemm& a) override { ops_.grouped_gemm(c, a), wait(c); }
-  void embedding_forward(Context& c, const EmbeddingForward& a) override {
-    ops_.embedding_forward(c, a), wait(c);
+  template <class Op>
+  void forward(const char*, void (Ops::*run)(Context&, const Op&), Context& c, const Op& op,
+               std::initializer_list<Tensor>) {
+    (ops_.*run)(c, op);
+    c.accelerator->synchronize(c.stream);
   }
-  void embedding_backward(Context& c, const EmbeddingBackward& a) override {
-    ops_.embedding_backward(c, a), wait(c);
-  }
-  void head_loss(Context& c, const HeadLoss& a) override { ops_.head_loss(c, a), wait(c); }
-  void rms_norm_forward(Context& c, const RmsNormForward& a) override {
-    ops_.rms_norm_forward(c, a), wait(c);
-  }
-  void rms_norm_backward(Context& c, const RmsNormBackward& a) override {
-    ops_.rms_norm_backward(c, a), wait(c);
-  }
-  void ssm_norms_forward(Context& c, const SsmNormsForward& a) override {
-    ops_.ssm_norms_forward(c, a), wait(c);
-  }
-  void ssm_norms_backward(Context& c, const SsmNormsBackward& a) override {
-    ops_.ssm_norms_backward(c, a), wait(c);
-  }
-  void conv_forward(Context& c, const ConvForward& a) override { ops_.conv_forward(c, a), wait(c); }
-  void conv_backward(Context& c, const ConvBackward& a) override { ops_.conv_backward(c, a), wait(c); }
-  void scan_forward(Context& c, const ScanForward& a) override { ops_.scan_forward(c, a), wait(c); }
-  void scan_backward(Context& c, const ScanBackward& a) override { ops_.scan_backward(c, a), wait(c); }
-  void scan_carry_forward(Context& c, const ScanCarryForward& a) override {
-    ops_.scan_carry_forward(c, a), wait(c);
-  }
-  void scan_carry_backward(Context& c, const ScanCarryBackward& a) override {
-    ops_.scan_carry_backward(c, a), wait(c);
-  }
-  void rope(Context& c, const Rope& a) override { ops_.rope(c, a), wait(c); }
-  void attention_forward(Context& c, const AttentionForward& a) override {
-    ops_.attention_forward(c, a), wait(c);
-  }
-  void attention_merge(Context& c, const AttentionMerge& a) override { ops_.attention_merge(c, a), wait(c); }
-  void attention_delta(Context& c, const AttentionDelta& a) override { ops_.attention_delta(c, a), wait(c); }
-  void attention_backward(Context& c, const AttentionBackward& a) override {
-    ops_.attention_backward(c, a), wait(c);
-  }
-  void swiglu_forward(Context& c, const SwigluForward& a) override { ops_.swiglu_forward(c, a), wait(c); }
-  void swiglu_backward(Context& c, const SwigluBackward& a) override { ops_.swiglu_backward(c, a), wait(c); }
-  void router_forward(Context& c, const RouterForward& a) override { ops_.router_forward(c, a), wait(c); }
-  void router_backward(Context& c, const RouterBackward& a) override { ops_.router_backward(c, a), wait(c); }
-  void balance_loss(Context& c, const BalanceLoss& a) override { ops_.balance_loss(c, a), wait(c); }
-  void sort_by_expert(Context& c, const SortByExpert& a) override { ops_.sort_by_expert(c, a), wait(c); }
-  void gather_rows(Context& c, const GatherRows& a) override { ops_.gather_rows(c, a), wait(c); }
-  void gather_rows_backward(Context& c, const GatherRowsBackward& a) override {
-    ops_.gather_rows_backward(c, a), wait(c);
-  }
-  void combine_forward(Context& c, const CombineForward& a) override { ops_.combine_forward(c, a), wait(c); }
-  void combine_backward(Context& c, const CombineBackward& a) override {
-    ops_.combine_backward(c, a), wait(c);
-  }
-  void scale_copy(Context& c, const ScaleCopy& a) override { ops_.scale_copy(c, a), wait(c); }
-  void multiply_add(Context& c, const MultiplyAdd& a) override { ops_.multiply_add(c, a), wait(c); }
-  void add_bias(Context& c, const AddBias& a) override { ops_.add_bias(c, a), wait(c); }
-  void bias_backward(Context& c, const BiasBackward& a) override { ops_.bias_backward(c, a), wait(c); }
-  void sum_squares(Context& c, const SumSquares& a) override { ops_.sum_squares(c, a), wait(c); }
-  void adamw(Context& c, const AdamW& a) override { ops_.adamw(c, a), wait(c); }
 
  private:
-  static void wait(Context& c) { c.accelerator->synchronize(c.stream); }
   Ops& ops_;
 };
 

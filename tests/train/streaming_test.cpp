@@ -6,6 +6,7 @@
 #include "tests/support/files.h"
 #include "train/checkpoint/whole.h"
 #include "train/commands/commands.h"
+#include "train/config.h"
 #include "train/interop/safetensors.h"
 #include "train/interop/weights.h"
 
@@ -135,6 +136,19 @@ TEST(Streaming, an_import_is_the_files_to_the_bit) {
       read_boxes(info, boxes);
       EXPECT_EQ(std::memcmp(values.data(), parameters.master(row).data, values.size() * 4), 0) << r.name;
     }
+  }
+}
+
+TEST(Streaming, an_import_leaves_a_config_that_fine_tunes_it) {
+  for (const char* name : names) {
+    SCOPED_TRACE(name);
+    TemporaryFolder out;
+    testing::internal::CaptureStdout();
+    run_import({golden(name), out / "a folder"});
+    testing::internal::GetCapturedStdout();
+    const Config config = load_config(out / "a folder/config.yaml", {"data.folder=data"});
+    EXPECT_EQ(model_to_yaml(config.model), model_to_yaml(read_model_config(golden(name))));
+    EXPECT_EQ(resolve_checkpoint(config.train.init_from).path, resolve_checkpoint(out / "a folder").path);
   }
 }
 

@@ -31,6 +31,7 @@ struct Parsed {
   ImportCommandOptions import;
   CompareOptions compare;
   CompareRunsOptions compare_runs;
+  ReportOptions report;
   InspectOptions inspect;
   DoctorOptions doctor;
   ConfigOptions config;
@@ -213,6 +214,12 @@ void add_looking_commands(CLI::App& root, Parsed& p) {
     add_json(*app, o.json);
   }
   {
+    auto& o = p.report;
+    CLI::App* app = command(root, "report");
+    app->add_option("RUN_FOLDER", o.folder, "Folder of a run")->required();
+    app->add_option("--output", o.output, "File to write; else report.html in the run's folder");
+  }
+  {
     auto& o = p.inspect;
     CLI::App* app = command(root, "inspect");
     app->add_option("PATH", o.path, "A checkpoint, a run's folder or a config")->required();
@@ -328,6 +335,7 @@ Command chosen(const CLI::App& root, const Parsed& p) {
   if (path == "import") return p.import;
   if (path == "compare") return p.compare;
   if (path == "compare-runs") return p.compare_runs;
+  if (path == "report") return p.report;
   if (path == "inspect") return p.inspect;
   if (path == "config") return p.config;
   JAMBALAYA_CHECK(path == "doctor", "no options for the command ", path);

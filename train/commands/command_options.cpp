@@ -1,7 +1,8 @@
 #include "train/commands/command_options.h"
 
 #include <CLI/App.hpp>
-#include <algorithm>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
 
 #include "kernels/error.h"
 #include "train/config/values.h"

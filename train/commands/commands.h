@@ -127,6 +127,11 @@ struct CompareRunsOptions {
   bool json = false;
 };
 
+struct ReportOptions {
+  std::string folder;  ///< of a run
+  std::string output;  ///< empty: report.html in the folder
+};
+
 struct InspectOptions {
   std::string path;      ///< a checkpoint, a run folder or a config file
   bool tensors = false;  ///< one line a tensor
@@ -164,6 +169,7 @@ int run_export(const ExportCommandOptions& options);
 int run_import(const ImportCommandOptions& options);
 int run_compare(const CompareOptions& options);
 int run_compare_runs(const CompareRunsOptions& options);
+int run_report_command(const ReportOptions& options);
 int run_inspect(const InspectOptions& options);
 int run_doctor(const DoctorOptions& options);
 int run_config(const ConfigOptions& options);
@@ -171,7 +177,7 @@ int run_config(const ConfigOptions& options);
 using Command = std::variant<ShowText, TokenizerTrainOptions, TokenizerEncodeOptions, TokenizerDecodeOptions,
                              DataEncodeOptions, DataInspectOptions, TrainOptions, EvaluateOptions,
                              GenerateOptions, ExportCommandOptions, ImportCommandOptions, CompareOptions,
-                             CompareRunsOptions, InspectOptions, DoctorOptions, ConfigOptions>;
+                             CompareRunsOptions, ReportOptions, InspectOptions, DoctorOptions, ConfigOptions>;
 
 struct CommandLine {
   GlobalOptions global;

@@ -19,6 +19,7 @@
 #include "train/commands/help_text.h"
 #include "train/config.h"
 #include "train/json.h"
+#include "train/machine.h"
 #include "train/run/log.h"
 #include "train/run/runtime.h"
 

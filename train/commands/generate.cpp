@@ -50,11 +50,12 @@ int run_generate(const GenerateOptions& o) {
                 .choices = std::min(model.info.model.vocab_size, model.need_tokenizer().vocab_size())});
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (!model.runtime->lead()) return 0;
+  const std::vector<uint32_t> before = model.need_tokenizer().encode(prompt);
   int64_t tokens = 0;
   Json samples = Json::make_array();
   for (const auto& sampled : made.ids) {
     tokens += int64_t(sampled.size());
-    std::string text = model.need_tokenizer().decode(sampled, true);
+    std::string text = model.need_tokenizer().decode_after(before, sampled);
     if (!o.json) std::printf("%s%s\n", prompt.c_str(), text.c_str());
     Json sample = Json::make_object();
     Json id_list = Json::make_array();

@@ -62,8 +62,9 @@ const HelpText kHelp[] = {
      "--format native."},
     {"import", "Make a checkpoint from a folder in Hugging Face's layout or from a native export.",
      "  jambalaya import Jamba-tiny-random --output checkpoints/tiny",
-     "`jambalaya generate`, or fine-tune with `jambalaya train CONFIG --set "
-     "train.init_from=checkpoints/tiny`."},
+     "`jambalaya generate`, or fine-tune with `jambalaya train checkpoints/tiny/config.yaml --set "
+     "data.folder=DATA`: "
+     "docs/tutorials/5-fine-tune.md."},
     {"compare",
      "Compute what another implementation recorded (logits, losses, gradients) and show the worst error of "
      "each.",
@@ -82,6 +83,11 @@ const HelpText kHelp[] = {
   - a later loss: the update before it. Save more often around it (checkpoint.every=1, keep_last=100) and
     compare again: the first tensor's adam_m says that its gradient differed, param alone the update.
 Several layouts add in other orders: 1e-6 to 1e-4 in fp32 is rounding and grows with the steps.)"},
+    {"report",
+     "Write a page of a run (one HTML file): curves, layers, samples, where the time went, config, "
+     "environment.",
+     "  jambalaya report runs/readme\n  jambalaya report runs/readme --output readme.html",
+     "open the file in a browser. A run at work writes its page at checkpoints and at its end."},
     {"inspect", "Show what a checkpoint, a run, a config or a tokenizer is: layers, parameters, state, ids.",
      "  jambalaya inspect configs/jamba-v0.1.yaml\n  jambalaya inspect tokenizer.json",
      "`jambalaya config` prints every value of a config."},

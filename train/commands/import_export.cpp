@@ -2,10 +2,12 @@
 #include <cstdio>
 #include <exception>
 #include <filesystem>
+#include <sstream>
 
 #include "parallel/communicator.h"
 #include "train/checkpoint/whole.h"
 #include "train/commands/commands.h"
+#include "train/config.h"
 #include "train/files.h"
 #include "train/interop/weights.h"
 #include "train/json.h"
@@ -45,6 +47,20 @@ void check_output(const ImportCommandOptions& options) {
                                    "); choose another folder, or write its step 0 with --overwrite"));
 }
 
+/// A config that training accepts as it is, but for data.folder: an import alone does not say in our terms
+/// what the model is.
+void write_config(const ImportCommandOptions& options, const std::string& checkpoint,
+                  const ModelConfig& config) {
+  std::string text = cat("# Made by import from ", Json(options.folder).text(),
+                         ". To fine-tune:\n#   jambalaya train ", options.output,
+                         "/config.yaml --set data.folder=DATA --set run.folder=RUN --set optimizer.lr=1e-4\n",
+                         "schema_version: 1\ntrain:\n  init_from: ",
+                         Json(fs::absolute(checkpoint).lexically_normal().string()).text(), "\nmodel:\n");
+  std::istringstream lines(model_to_yaml(config));
+  for (std::string line; std::getline(lines, line);) text += "  " + line + "\n";
+  replace_file((fs::path(options.output) / "config.yaml").string(), text);
+}
+
 void print_result(bool json, const char* what, const std::string& path, const ModelConfig& config) {
   const ParameterCount count = count_parameters(config);
   if (json) {
@@ -73,6 +89,7 @@ int run_import(const ImportCommandOptions& options) {
   try {
     const std::string path =
         save_checkpoint(*world, options.output, boxes_to_import(weights, refused), state, config, true);
+    write_config(options, path, config);
     print_result(options.json, "imported", path, config);
   } catch (const Error&) {
     if (refused) std::rethrow_exception(refused);

@@ -28,8 +28,8 @@ struct GoldenTolerances {
 };
 
 /// Imports FOLDER's model, runs its tokens with rows as documents of one packed stream (shared among data
-/// ranks) and measures logits, loss (always with the balance loss), balance loss, every gradient and, where
-/// it is recorded, the course of a short training. Every rank returns the same.
+/// ranks) and measures logits, loss (always with the balance loss), balance loss and, where they are
+/// recorded, every gradient and the course of a short training. Every rank returns the same.
 GoldenResult compare_golden(Runtime& runtime, const std::string& folder, const ModelConfig& model,
                             Precision precision, Recompute recompute, const GoldenTolerances& tolerances);
 

@@ -20,8 +20,11 @@ Json describe_environment(Runtime& runtime, Precision precision) {
   facts.set("precision", precision == Precision::bf16 ? "bf16 with fp32 masters" : "fp32");
   facts.set("processor", machine.cpu_model).set("cores", int64_t(machine.online_cores));
   facts.set("memory_bytes", machine.memory_total);
-  facts.set("compiler", __VERSION__).set("hdf5", hdf5_version());
-  if (const std::string mpi = mpi_library_version(); !mpi.empty()) facts.set("mpi", mpi);
+  const std::string compiler = __VERSION__;  // Clang's begins with its name
+  facts.set("compiler", compiler[0] >= '0' && compiler[0] <= '9' ? "GCC " + compiler : compiler)
+      .set("hdf5", hdf5_version());
+  if (const std::string mpi = mpi_library_version(); !mpi.empty())
+    facts.set("mpi", mpi.substr(0, mpi.find(',')));
   return facts;
 }
 

@@ -1,5 +1,6 @@
 #include "train/run/log.h"
 
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,6 +19,9 @@ namespace {
 
 std::mutex mutex;
 std::vector<std::string> kept_warnings;
+bool progress_shown = false;  // the cursor stands behind a line that may be written over
+std::chrono::steady_clock::time_point progress_time;
+constexpr const char* kClearLine = "\r\x1b[K";
 
 LogSettings from_environment() {
   LogSettings settings;
@@ -35,7 +39,8 @@ LogSettings from_environment() {
 /// One write for a line, so that lines of several ranks do not mix.
 void write_line(const std::string& text) {
   std::lock_guard lock(mutex);
-  const std::string line = text + "\n";
+  const std::string line = cat(progress_shown ? kClearLine : "", text, "\n");
+  progress_shown = false;
   std::fwrite(line.data(), 1, line.size(), stderr);
 }
 
@@ -115,6 +120,24 @@ void log_warning(const std::string& line) {
     kept_warnings.push_back(who + line);
   }
   write_line(cat(colored("warning: ", "33"), who, line));
+}
+
+void log_progress(const std::string& line) {
+  const LogSettings& settings = log_settings();
+  if (!settings.terminal || settings.level < LogLevel::info || settings.rank != 0) return;
+  std::lock_guard lock(mutex);
+  const auto now = std::chrono::steady_clock::now();
+  if (progress_shown && now - progress_time < std::chrono::milliseconds(100)) return;
+  progress_time = now;
+  progress_shown = true;
+  const std::string text = kClearLine + line;
+  std::fwrite(text.data(), 1, text.size(), stderr);
+  std::fflush(stderr);
+}
+
+size_t log_columns() {
+  winsize size{};
+  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
 void log_warnings_box() {

@@ -29,6 +29,11 @@ void log_info(const std::string& line);
 void log_debug(const std::string& line);
 /// Kept for the box as well, since a warning at the start scrolls away.
 void log_warning(const std::string& line);
+/// In a terminal (LogSettings::terminal), from rank 0: a line that the next one, of either kind, writes over;
+/// at most ten a second. Elsewhere nothing.
+void log_progress(const std::string& line);
+/// Of the terminal; 80 where that is not known.
+size_t log_columns();
 /// All warnings so far in one box; then they are forgotten. Nothing when there are none.
 void log_warnings_box();
 /// "jambalaya: …" for the user, every rank with its number. Usage and layout errors are equal on all ranks as

@@ -2,9 +2,8 @@
 
 #include <sys/stat.h>
 
-#include <filesystem>
-
-#include "train/run/curves.h"
+#include "train/report/run_panels.h"
+#include "train/report/run_report.h"
 #include "train/run/log.h"
 
 namespace jambalaya {
@@ -44,8 +43,8 @@ Json redone(const std::string& metrics, int64_t keep_bytes) {
 
 }  // namespace
 
-RunRecord::RunRecord(const Config& config, int ranks, const Json& environment, const TrainState& state)
-    : config_(config), ranks_(ranks), journal_(path_in(config, "journal.jsonl")) {
+RunRecord::RunRecord(const Config& config, const Json& environment, const TrainState& state)
+    : config_(config), journal_(path_in(config, "journal.jsonl")) {
   Json facts = Json::make_object();
   facts.set("step", state.step).set("steps", config.train.steps);
   for (auto& [key, value] : redone(path_in(config, "metrics.jsonl"), state.metrics_bytes).object)
@@ -64,7 +63,7 @@ void RunRecord::open(const TrainState& state) {
 
 void RunRecord::step(const StepReport& report) {
   metrics_->write(report.json());
-  if (events_) events_->write(report.step, scalars_of(report, ranks_));
+  if (events_) events_->write(report.step, scalars_of(report));
 }
 
 void RunRecord::samples(int64_t step, const std::vector<Sample>& samples) {
@@ -97,8 +96,9 @@ void RunRecord::end(int64_t step, const std::string& why) {
 void RunRecord::draw() {
   const auto start = std::chrono::steady_clock::now();
   try {
-    const std::string name = std::filesystem::path(config_.run.folder).filename().string();
-    write_run_curves(config_.run.folder, cat(name, ": ", notation_of(config_.model)));
+    const RunData run = read_run(config_.run.folder);
+    write_run_curves(run, cat(run.name, ": ", notation_of(config_.model)));
+    write_run_report(run);
   } catch (const Error& e) {
     log_warning(cat("the run's pictures were not drawn: ", e.what()));
   }

@@ -20,7 +20,7 @@ class RunRecord {
  public:
   /// Of a job that goes on from `state` (step 0: from nothing). What earlier jobs wrote of later steps is cut
   /// off or taken back. environment: see describe_environment. Error(io), Error(checkpoint).
-  RunRecord(const Config& config, int ranks, const Json& environment, const TrainState& state);
+  RunRecord(const Config& config, const Json& environment, const TrainState& state);
 
   void step(const StepReport& report);
   void samples(int64_t step, const std::vector<Sample>& samples);
@@ -37,7 +37,6 @@ class RunRecord {
   void open(const TrainState& state);
   void draw();
   const Config& config_;
-  const int ranks_;
   Journal journal_;
   std::unique_ptr<MetricsFile> metrics_;
   std::optional<EventFile> events_;

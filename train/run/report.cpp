@@ -4,34 +4,11 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cmath>
-#include <cstdio>
 #include <fstream>
 
 namespace jambalaya {
 
 namespace {
-
-std::string formatted(const char* format, double v) {
-  char text[64];
-  std::snprintf(text, sizeof text, format, v);
-  return text;
-}
-
-/// 12.3k, 4.56M
-std::string short_number(double v) {
-  const char* suffix[] = {"", "k", "M", "G", "T", "P"};
-  int i = 0;
-  while (v >= 1000 && i < 5) v /= 1000, i++;
-  return formatted(v >= 100 || i == 0 ? "%.0f" : "%.3g", v) + suffix[i];
-}
-
-std::string clock(double seconds) {
-  char text[32];
-  long s = std::lround(std::max(seconds, 0.0));
-  std::snprintf(text, sizeof text, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
-  return text;
-}
 
 Json layers_json(const std::vector<LayerTelemetry>& layers) {
   Json all = Json::make_array();
@@ -58,20 +35,6 @@ double largest_load(const std::vector<LayerTelemetry>& layers) {
   for (const LayerTelemetry& t : layers)
     for (float share : t.expert_load) load = std::max(load, double(share) * double(t.expert_load.size()));
   return load;
-}
-
-std::string StepReport::console_line() const {
-  std::string s = cat("step ", step, "/", steps, " | loss ", formatted("%.4f", loss), " | gnorm ",
-                      formatted("%.3f", gradient_norm), " | lr ", formatted("%.2e", lr), " | ",
-                      short_number(tokens_per_s), " tok/s | ", short_number(flops_per_s), "FLOP/s | mem ",
-                      formatted("%.2f", double(device_bytes ? device_bytes : rss) / (1 << 30)), " GiB");
-  if (aux_loss != 0) s += cat(" | aux ", formatted("%.3f", aux_loss));
-  if (double load = largest_load(layers); load > 0) s += cat(" load ", formatted("%.2f", load));
-  if (held_out_bits_per_byte)
-    s += cat(" | held-out ", formatted("%.4f", *held_out_bits_per_byte), " bits/byte");
-  if (!bad.empty()) s += " | SKIPPED: " + bad;
-  double per_step = step > 0 ? elapsed / double(step) : 0;
-  return s + cat(" | eta ", clock((per_step > 0 ? per_step : seconds) * double(steps - step)));
 }
 
 Json StepReport::json() const {

@@ -1,4 +1,4 @@
-// What a run tells: a line on the console and an object in metrics.jsonl for a step.
+// What a run knows of a step, and metrics.jsonl.
 #pragma once
 #include <optional>
 #include <string>
@@ -26,9 +26,9 @@ struct StepReport {
   double seconds = 0, tokens_per_s = 0, flops_per_s = 0, data_wait = 0, reduce_wait = 0, elapsed = 0;
   double evaluation = 0;  ///< seconds of the evaluation after this step, samples included; not in `seconds`
   int64_t rss = 0, activation_bytes = 0, scratch_bytes = 0;
+  int ranks = 1;             ///< of the job
   int64_t device_bytes = 0;  ///< taken of the GPU, this step's peaks included; 0 on the CPU
 
-  std::string console_line() const;
   Json json() const;
 };
 

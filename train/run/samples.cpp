@@ -21,11 +21,12 @@ std::vector<Sample> make_samples(Runtime& runtime, Jamba& jamba, const Tokenizer
   for (const std::string& prompt : config.log.sample_prompts) {
     std::vector<int32_t> ids;
     if (config.model.bos_token_id >= 0) ids.push_back(int32_t(config.model.bos_token_id));
-    for (uint32_t id : tokenizer.encode(prompt)) ids.push_back(int32_t(id));
+    const std::vector<uint32_t> before = tokenizer.encode(prompt);
+    ids.insert(ids.end(), before.begin(), before.end());
     // Every prompt has random numbers of its own, and the same ones at every evaluation.
     settings.sampling.seed = config.run.seed + samples.size();
     const Continuations made = generate(runtime, jamba, config.train.precision, ids, settings);
-    samples.push_back({prompt, tokenizer.decode(made.ids[0], true)});
+    samples.push_back({prompt, tokenizer.decode_after(before, made.ids[0])});
   }
   return samples;
 }

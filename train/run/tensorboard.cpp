@@ -103,14 +103,14 @@ void add_layers(std::vector<Scalar>& all, const std::vector<LayerTelemetry>& lay
 
 }  // namespace
 
-std::vector<Scalar> scalars_of(const StepReport& r, int ranks) {
+std::vector<Scalar> scalars_of(const StepReport& r) {
   std::vector<Scalar> all = {{"train/loss", float(r.loss)},
                              {"train/tokens", float(r.tokens)},
                              {"optim/lr", float(r.lr)},
                              {"optim/grad_norm", float(r.gradient_norm)},
                              {"optim/step_skipped", r.bad.empty() ? 0.0f : 1.0f},
                              {"perf/tokens_per_s", float(r.tokens_per_s)},
-                             {"perf/tokens_per_s_per_rank", float(r.tokens_per_s / ranks)},
+                             {"perf/tokens_per_s_per_rank", float(r.tokens_per_s / r.ranks)},
                              {"perf/flops_per_s", float(r.flops_per_s)},
                              {"perf/step_s", float(r.seconds)},
                              {"perf/data_wait_pct", float(100 * r.data_wait / r.seconds)},

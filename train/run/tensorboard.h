@@ -15,8 +15,8 @@ namespace jambalaya {
 /// A tag ("train/loss") and its value; TensorBoard keeps single precision.
 using Scalar = std::pair<std::string, float>;
 
-/// What a step has to show, under the tags that people search for. `ranks`: of the whole job.
-std::vector<Scalar> scalars_of(const StepReport& report, int ranks);
+/// What a step has to show, under the tags that people search for.
+std::vector<Scalar> scalars_of(const StepReport& report);
 
 class EventFile {
  public:

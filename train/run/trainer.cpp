@@ -15,6 +15,7 @@
 #include "train/run/bad_step.h"
 #include "train/run/banner.h"
 #include "train/run/batch_changes.h"
+#include "train/run/console.h"
 #include "train/run/copies.h"
 #include "train/run/engine.h"
 #include "train/run/environment.h"
@@ -127,13 +128,17 @@ struct Trainer::Impl {
       load_tensors(ctx, info, parameters, nullptr);
       engine.refresh();
       log_info(cat("starts from the weights of ", info.path));
+      if (runtime.lead() && !info.state.tokenizer_json.empty() &&
+          info.state.tokenizer_json != dataset.tokenizer_json())
+        log_warning(cat(config.data.folder, " was encoded with another tokenizer than that of ", info.path,
+                        ": ids mean other texts. Encode with ", info.path, "/tokenizer.json"));
     } else {
       parameters.initialize(config.run.seed, ctx.pool);
       engine.refresh();
     }
     if (runtime.lead()) {
-      record = std::make_unique<RunRecord>(config, world.size(),
-                                           describe_environment(runtime, config.train.precision), state);
+      record =
+          std::make_unique<RunRecord>(config, describe_environment(runtime, config.train.precision), state);
       replace_file(config.run.folder + "/config.yaml", to_yaml(config));
       replace_file(config.run.folder + "/tokenizer.json", dataset.tokenizer_json());
     }
@@ -327,6 +332,7 @@ struct Trainer::Impl {
 
   void finish_report(StepReport& report, const Totals& totals, Clock::time_point start, bool report_now) {
     report.tokens = state.tokens;
+    report.ranks = world.size();
     report.epoch = loader.state().epoch;
     report.seconds = seconds_since(start);
     report.tokens_per_s = double(totals.tokens) / report.seconds;
@@ -347,7 +353,7 @@ struct Trainer::Impl {
     report.elapsed =
         seconds_since(run_start) / double(std::max<int64_t>(state.step - first_step, 1)) * double(state.step);
     if (record) record->step(report);
-    if (report_now || report.held_out_nats || !report.bad.empty()) log_info(report.console_line());
+    tell_step(report, report_now);
   }
 
   // ---- saving ----

@@ -1,4 +1,5 @@
-// Shape checks that the rooms share. A wrong shape is a bug of the caller's, so these are internal checks.
+// Shape checks that ops of both backends share (op_checks.h). A wrong shape is a bug of the caller's, so
+// these are internal checks.
 #pragma once
 #include <initializer_list>
 
