@@ -31,9 +31,7 @@ std::string action(const OptionDoc& option) {
   if (completes(option) == Completes::files) does = "_files";
   const std::string words = cat("(", joined(option.words, " "), ")");
   if (!option.words.empty())
-    does = does == "_files"
-               ? cat("_alternative ", quoted(cat("words:word:", words)), " ", quoted("files:file:_files"))
-               : words;
+    does = does == "_files" ? cat("{compadd -- ", joined(option.words, " "), "; _files}") : words;
   return cat(":", plain(option.positional ? option.names.front() : option.value), ":", does);
 }
 
