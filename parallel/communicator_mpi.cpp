@@ -219,8 +219,9 @@ class MpiBackend final : public HostBackend {
 
 std::unique_ptr<Communicator> make_world_communicator() {
   if (!launched_by_mpi()) return make_single_communicator();
-  int provided = 0, rank = 0, size = 1;
-  if (MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided) != MPI_SUCCESS ||
+  int started = 0, provided = MPI_THREAD_MULTIPLE, rank = 0, size = 1;
+  MPI_Initialized(&started);  // by an earlier world of this process
+  if ((!started && MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided) != MPI_SUCCESS) ||
       provided < MPI_THREAD_MULTIPLE)
     throw Error(Exit::layout,
                 "this MPI cannot be used by several threads at once (MPI_THREAD_MULTIPLE), but gradients are "

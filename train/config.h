@@ -48,10 +48,11 @@ struct TrainSection {
   Precision precision = Precision::f32;
   Recompute recompute = Recompute::off;
   BadStep bad_step = BadStep::stop;  ///< NaN/Inf loss or gradient
-  double spike_factor = 0;  ///< loss above median + factor * MAD of the last 128 steps is a bad step; 0: off
-  int64_t bucket_mb = 4;    ///< gradient reduction buckets
-  std::string branch_from;  ///< checkpoint to take weights, moments and cursor from (a new run)
-  std::string init_from;    ///< checkpoint to take weights alone from (fine-tuning)
+  double spike_factor = 0;   ///< loss above median + factor * MAD of the last 128 steps is a bad step; 0: off
+  int64_t bucket_mb = 4;     ///< gradient reduction buckets
+  int64_t verify_every = 0;  ///< steps between checks that memory has not changed by itself; 0: off
+  std::string branch_from;   ///< checkpoint to take weights, moments and cursor from (a new run)
+  std::string init_from;     ///< checkpoint to take weights alone from (fine-tuning)
 };
 
 struct CheckpointSection {

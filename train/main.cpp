@@ -1,4 +1,5 @@
 // The jambalaya program: parses, runs the command, and turns errors into messages and exit codes.
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -75,6 +76,7 @@ int run(const std::vector<std::string>& arguments) {
 }  // namespace jambalaya
 
 int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file beyond the limit (ulimit -f) is a failed write, told as such
   const int code = jambalaya::run({argv + 1, argv + argc});
   // A reader that went away or a full disk shows only here.
   const bool written = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;

@@ -1,15 +1,10 @@
 // Runs as a user starts them: the jambalaya program, stopped by signals, and under mpirun as two ranks.
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include <chrono>
 #include <cmath>
-#include <cstdlib>
-#include <thread>
 
-#include "tests/support/training_run.h"
+#include "tests/support/process.h"
 
 namespace jambalaya {
 namespace {
@@ -18,60 +13,10 @@ using test::checkpoint_path;
 using test::difference;
 using test::losses;
 using test::metrics;
+using test::Process;
 using test::tensors_of;
-
-/// The config written beside its run folder, and the command that trains with it.
-std::string train_command(const Config& config) {
-  const std::string file = config.run.folder + ".yaml";
-  std::ofstream(file) << to_yaml(config);
-  return cat(JAMBALAYA_PROGRAM " train '", file, "'");
-}
-
-/// Starts `jambalaya train` on this many ranks, its output in run.folder + ".log".
-class Process {
- public:
-  Process(const Config& config, int ranks, const std::string& resume = "auto")
-      : Process(config.run.folder + ".log",
-                cat(ranks > 1 ? cat(JAMBALAYA_MPIEXEC " -n ", ranks, " --oversubscribe --bind-to none ") : "",
-                    train_command(config), " --resume ", resume)) {}
-  Process(const std::string& log, const std::string& command) : log_(log) {
-    const std::string line = cat("exec ", command, " > '", log_, "' 2>&1");
-    pid_ = fork();
-    if (pid_ == 0) {
-      setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 1);
-      setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
-      setenv("OMPI_MCA_mpi_yield_when_idle", "1", 1);
-      execl("/bin/sh", "sh", "-c", line.c_str(), static_cast<char*>(nullptr));
-      _exit(127);
-    }
-  }
-  ~Process() {
-    if (!ended_) kill(pid_, SIGKILL);
-    if (!ended_) wait();
-  }
-  /// The exit code, or 128 + the signal that ended it.
-  int wait() {
-    int status = 0;
-    waitpid(pid_, &status, 0);
-    ended_ = true;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  }
-  void send(int signal) const { kill(pid_, signal); }
-  std::string output() const { return test::read_file(log_); }
-
- private:
-  std::string log_;
-  pid_t pid_ = -1;
-  bool ended_ = false;
-};
-
-bool wait_for_lines(const std::string& run_folder, size_t lines) {
-  for (int i = 0; i < 6000; i++) {
-    if (metrics(run_folder).size() >= lines) return true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  return false;
-}
+using test::train_command;
+using test::wait_for_lines;
 
 class Processes : public testing::Test {
  protected:

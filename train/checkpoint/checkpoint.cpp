@@ -181,25 +181,36 @@ RankReport write_rank_file(const std::string& temporary, int rank, const std::ve
   return report;
 }
 
-RankReport try_to_write(const std::string& temporary, int rank, const std::vector<Box>& boxes) {
-  RankReport report;
+RankReport try_to_write(const std::string& temporary, int rank, const std::vector<Box>& boxes,
+                        const std::function<void()>& confirm) {
+  Exit exit = Exit::io;
+  std::string what;
   try {
-    return write_rank_file(temporary, rank, boxes);
-  } catch (const std::exception& e) {
-    report.error = cat("rank ", rank, ": ", printable(e.what(), 2000));
-    report.file.name = "none";
+    RankReport report = write_rank_file(temporary, rank, boxes);
+    if (confirm) confirm();
     return report;
+  } catch (const Error& e) {
+    exit = e.exit(), what = e.what();
+  } catch (const std::exception& e) {
+    what = e.what();
   }
+  RankReport failed;
+  failed.error = cat("rank ", rank, ": ", printable(what, 2000));
+  failed.exit = exit;
+  failed.file.name = "none";
+  return failed;
 }
 
-/// The ranks' reports as one table; throws Error(io) with every rank's failure when there is one.
+/// The ranks' reports as one table; throws every rank's failure when there is one, with the first one's code.
 CheckpointInfo assemble(const std::vector<std::string>& texts) {
   CheckpointInfo info;
   info.world_size = int64_t(texts.size());
   std::map<std::string, CheckpointInfo::Stored> tensors;
   std::string errors;
+  Exit exit = Exit::io;
   for (const std::string& text : texts) {
     RankReport report = parse_report(text);
+    if (!report.error.empty() && errors.empty()) exit = report.exit;
     if (!report.error.empty()) errors += cat(errors.empty() ? "" : "\n", report.error);
     if (report.entries.empty()) continue;
     for (RankReport::Entry& entry : report.entries) {
@@ -212,7 +223,7 @@ CheckpointInfo assemble(const std::vector<std::string>& texts) {
     }
     info.files.push_back(std::move(report.file));
   }
-  if (!errors.empty()) throw Error(Exit::io, errors);
+  if (!errors.empty()) throw Error(exit, errors);
   for (auto& [name, tensor] : tensors) {
     if (std::string problem = tiling_problem(tensor); !problem.empty())
       throw Error(Exit::failed, cat("tensor ", name, ": ", problem));
@@ -252,7 +263,8 @@ void publish(const std::string& temporary, const std::string& path) {
 void observe_saves(SaveObserver new_observer) { observer = new_observer; }
 
 std::string save_checkpoint(Communicator& world, const std::string& folder, const std::vector<Box>& boxes,
-                            const TrainState& state, const ModelConfig& model, bool weights_only) {
+                            const TrainState& state, const ModelConfig& model, bool weights_only,
+                            const std::function<void()>& confirm) {
   int64_t bytes = 0;
   for (const Box& box : boxes) bytes += box.local.bytes();
   world.all_reduce(make_tensor(&bytes, {1}));
@@ -261,7 +273,7 @@ std::string save_checkpoint(Communicator& world, const std::string& folder, cons
   broadcast_string(world, temporary);
   // Rank 0 goes on when all have told how their writing went, so that it may remove the folder.
   const std::vector<std::string> reports =
-      texts_on_root(world, report_text(try_to_write(temporary, world.rank(), boxes)));
+      texts_on_root(world, report_text(try_to_write(temporary, world.rank(), boxes, confirm)));
   const std::string path = inside(folder, step_name(state.step));
   on_root(world, [&] {
     try {

@@ -74,8 +74,11 @@ struct CheckpointInfo {
 /// rank; checked). Atomic: on any failure nothing is published, Error(io) on all ranks. Returns the published
 /// path `folder`/step-XXXXXXXX; a checkpoint of the same step that is there already is replaced. Boxes in
 /// device memory are read through page-locked host memory of a fixed size, after what was enqueued before.
+/// `confirm` is called on every rank when its file is written; what it throws counts as this rank's failure
+/// (an Error keeps its exit code).
 std::string save_checkpoint(Communicator& world, const std::string& folder, const std::vector<Box>& boxes,
-                            const TrainState& state, const ModelConfig& model, bool weights_only);
+                            const TrainState& state, const ModelConfig& model, bool weights_only,
+                            const std::function<void()>& confirm = {});
 
 /// Opens and verifies: manifest complete, every file there with its size and hash. Throws Error(checkpoint)
 /// naming the file.
@@ -93,6 +96,8 @@ std::optional<CheckpointInfo> newest_checkpoint(const std::string& folder,
 CheckpointInfo resolve_checkpoint(const std::string& path, std::string* warnings = nullptr);
 /// The steps of which a folder has checkpoints and where they lie, oldest first; none is opened.
 std::map<int64_t, std::string> checkpoints_of(const std::string& folder);
+/// Removes what interrupted saves left in a folder of checkpoints; not while another process may save there.
+void remove_leftovers(const std::string& folder);
 /// Removes old checkpoints by the retention rule (the last `keep_last`, at least one, and multiples of
 /// `keep_every` when that is > 0; never the newest verified one) and what interrupted saves left. One rank
 /// calls it, between saves. `own`: paths that this process has published, whose files it hashed as it wrote

@@ -103,6 +103,7 @@ std::string take_hash(std::string text, const std::string& source, std::string& 
 std::string report_text(const RankReport& report) {
   Json json = Json::make_object();
   json.set("error", report.error);
+  json.set("exit", int64_t(report.exit));
   json.set("file", file_json(report.file));
   Json entries = Json::make_array();
   for (const RankReport::Entry& entry : report.entries) {
@@ -121,6 +122,7 @@ RankReport parse_report(const std::string& text) {
   const JsonReader reader(json, "a rank's report", Exit::failed);
   RankReport report;
   report.error = reader.string("error");
+  report.exit = Exit(reader.integer("exit"));
   report.file = read_file(reader.child("file"));
   for (const Json& entry : reader.at("entries", Json::Kind::array).array) {
     const JsonReader e(entry, "a rank's report", Exit::failed);

@@ -14,7 +14,8 @@ constexpr const char* tokenizer_file_name = "tokenizer.json";
 
 /// What one rank wrote: its file (none when it owns nothing) and its boxes, as it tells the others.
 struct RankReport {
-  std::string error;  ///< empty: all went well
+  std::string error;     ///< empty: all went well
+  Exit exit = Exit::ok;  ///< of the error
   CheckpointInfo::StoredFile file;
   struct Entry {
     std::string name;
@@ -31,6 +32,11 @@ RankReport parse_report(const std::string& text);
 std::string manifest_text(const CheckpointInfo& info);
 /// Throws Error(checkpoint) naming `source` when the hash or any field is wrong.
 CheckpointInfo parse_checkpoint_manifest(const std::string& text, const std::string& source);
+
+/// "step-00000200" -> 200; -1 for any other name (temporary folders have a suffix).
+int64_t step_of(const std::string& name);
+/// The last name of a path that may end in a slash.
+std::string folder_name(const std::string& path);
 
 /// Why the boxes of a tensor do not hold each of its elements exactly once; empty when they do.
 std::string tiling_problem(const CheckpointInfo::Stored& tensor);

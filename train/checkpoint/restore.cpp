@@ -133,6 +133,9 @@ CheckpointInfo open_checkpoint(const std::string& path, bool verify_hashes) {
   CheckpointInfo info = as_checkpoint_error(
       [&] { return parse_checkpoint_manifest(read_small_file(manifest, manifest_limit), manifest); });
   info.path = path;
+  if (const int64_t step = step_of(folder_name(path)); step >= 0 && step != info.state.step)
+    throw Error(Exit::checkpoint,
+                cat(manifest, ": of step ", info.state.step, ", but the folder is named for step ", step));
   for (const auto& file : info.files) verify_file(path, file, verify_hashes);
   const auto text = [&](const char* name) -> std::string {
     for (const auto& file : info.files)

@@ -18,15 +18,6 @@ struct Found {
   fs::path path;
 };
 
-/// "step-00000200" -> 200; -1 for any other name (temporary folders have a suffix).
-int64_t step_of(const std::string& name) {
-  constexpr std::string_view start = "step-";
-  if (!name.starts_with(start) || name.size() < start.size() + 8 || name.size() > start.size() + 18)
-    return -1;
-  if (name.find_first_not_of("0123456789", start.size()) != std::string::npos) return -1;
-  return std::stoll(name.substr(start.size()));
-}
-
 /// Newest first.
 std::vector<Found> list_checkpoints(const std::string& folder) {
   std::vector<Found> found;
@@ -46,17 +37,6 @@ void remove_checkpoint(const fs::path& path) {
   fs::remove_all(aside, error);
 }
 
-void remove_leftovers(const std::string& folder) {
-  std::error_code error;
-  std::vector<fs::path> leftovers;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
-    const std::string name = entry.path().filename().string();
-    const size_t mark = name.find(".tmp-");
-    if (mark != std::string::npos && step_of(name.substr(0, mark)) >= 0) leftovers.push_back(entry.path());
-  }
-  for (const fs::path& path : leftovers) fs::remove_all(path, error);
-}
-
 bool verifies(const fs::path& path, bool hashes) {
   try {
     open_checkpoint(path.string(), hashes);
@@ -67,6 +47,19 @@ bool verifies(const fs::path& path, bool hashes) {
 }
 
 }  // namespace
+
+int64_t step_of(const std::string& name) {
+  constexpr std::string_view start = "step-";
+  if (!name.starts_with(start) || name.size() < start.size() + 8 || name.size() > start.size() + 18)
+    return -1;
+  if (name.find_first_not_of("0123456789", start.size()) != std::string::npos) return -1;
+  return std::stoll(name.substr(start.size()));
+}
+
+std::string folder_name(const std::string& path) {
+  const fs::path given(path);
+  return (given.has_filename() ? given : given.parent_path()).filename().string();
+}
 
 std::optional<CheckpointInfo> newest_checkpoint(const std::string& folder,
                                                 const std::vector<std::string>& skip, std::string* warnings) {
@@ -98,8 +91,8 @@ CheckpointInfo resolve_checkpoint(const std::string& path, std::string* warnings
   if (!fs::is_directory(path, error))
     throw Error(Exit::checkpoint, cat(path, ": not a folder; a checkpoint's, or a run's, is expected"));
   const fs::path given(path);
-  const std::string name = (given.has_filename() ? given : given.parent_path()).filename().string();
-  if (fs::exists(given / manifest_name, error) || step_of(name) >= 0) return open_checkpoint(path, true);
+  if (fs::exists(given / manifest_name, error) || step_of(folder_name(path)) >= 0)
+    return open_checkpoint(path, true);
   std::string reasons;
   for (const fs::path& folder : {given / "checkpoints", given})
     if (auto found = newest_checkpoint(folder.string(), {}, &reasons)) {
@@ -109,6 +102,17 @@ CheckpointInfo resolve_checkpoint(const std::string& path, std::string* warnings
   throw Error(Exit::checkpoint,
               cat(path, ": holds no usable checkpoint (step-… folders, here or in checkpoints/)",
                   reasons.empty() ? "" : "\n", reasons));
+}
+
+void remove_leftovers(const std::string& folder) {
+  std::error_code error;
+  std::vector<fs::path> leftovers;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
+    const std::string name = entry.path().filename().string();
+    const size_t mark = name.find(".tmp-");
+    if (mark != std::string::npos && step_of(name.substr(0, mark)) >= 0) leftovers.push_back(entry.path());
+  }
+  for (const fs::path& path : leftovers) fs::remove_all(path, error);
 }
 
 void prune_checkpoints(const std::string& folder, int64_t keep_last, int64_t keep_every,

@@ -32,21 +32,26 @@ Hdf5Id access_list() {
   return access;
 }
 
+// The reason of a failure is asked for before the access list is closed: that call forgets it.
 hid_t create(const std::string& path) {
   prepare_hdf5();
-  return H5Fcreate(path.c_str(), H5F_ACC_EXCL, H5P_DEFAULT, access_list());
+  const Hdf5Id access = access_list();
+  const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_EXCL, H5P_DEFAULT, access);
+  if (file < 0) throw Error(Exit::io, cat(path, ": the file cannot be created: ", hdf5_reason()));
+  return file;
 }
 
 hid_t open(const std::string& path) {
   prepare_hdf5();
-  return H5Fopen(path.c_str(), H5F_ACC_RDONLY, access_list());
+  const Hdf5Id access = access_list();
+  const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDONLY, access);
+  if (file < 0) throw Error(Exit::checkpoint, cat(path, ": the file cannot be opened: ", hdf5_reason()));
+  return file;
 }
 
 }  // namespace
 
-TensorFileWriter::TensorFileWriter(const std::string& path) : path_(path), file_(create(path), H5Fclose) {
-  check(file_ >= 0, "the file cannot be created");
-}
+TensorFileWriter::TensorFileWriter(const std::string& path) : path_(path), file_(create(path), H5Fclose) {}
 
 void TensorFileWriter::check(bool ok, const std::string& what) const {
   if (!ok) throw Error(Exit::io, cat(path_, ": ", what, ": ", hdf5_reason()));
@@ -101,9 +106,7 @@ void TensorFileWriter::close() {
   sync_path(path_);
 }
 
-TensorFileReader::TensorFileReader(const std::string& path) : path_(path), file_(open(path), H5Fclose) {
-  check(file_ >= 0, "the file cannot be opened");
-}
+TensorFileReader::TensorFileReader(const std::string& path) : path_(path), file_(open(path), H5Fclose) {}
 
 void TensorFileReader::check(bool ok, const std::string& what) const {
   if (!ok) throw Error(Exit::checkpoint, cat(path_, ": ", what, ": ", hdf5_reason()));

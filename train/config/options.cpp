@@ -144,6 +144,10 @@ void add_train_options(std::vector<Option>& t) {
   t.push_back(integer(
       "train.bucket_mb", [](auto& c) -> auto& { return c.train.bucket_mb; }, 1, 4096,
       "Gradients are summed over ranks in buckets of this many MiB, during the backward."));
+  t.push_back(integer(
+      "train.verify_every", [](auto& c) -> auto& { return c.train.verify_every; }, 0, kMany,
+      "After every so many steps weights and moments are hashed, compared over ranks, and compared with "
+      "themselves before the next update and in a checkpoint; 0: only over ranks at checkpoints."));
   t.push_back(text(
       "train.branch_from", [](auto& c) -> auto& { return c.train.branch_from; },
       "Checkpoint to take weights, moments and the data cursor from, for a new run with other settings."));

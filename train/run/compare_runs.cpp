@@ -54,7 +54,8 @@ bool changes_rounding_at_most(const Option& option) {
          std::find(std::begin(keys), std::end(keys), option.key) != std::end(keys);
 }
 bool changes_nothing(const Option& option) {
-  static const char* const keys[] = {"run.folder", "data.folder", "train.minutes", "train.branch_from"};
+  static const char* const keys[] = {"run.folder", "data.folder", "train.minutes", "train.verify_every",
+                                     "train.branch_from"};
   return option.section() == "checkpoint" || option.section() == "log" ||
          std::find(std::begin(keys), std::end(keys), option.key) != std::end(keys);
 }

@@ -4,6 +4,7 @@
 
 #include "kernels/trace.h"
 #include "kernels/transfer.h"
+#include "train/run/copies.h"
 #include "train/run/local_batch.h"
 
 namespace jambalaya {
@@ -19,13 +20,15 @@ Engine::Engine(Mesh& mesh, Context& ctx, const ModelConfig& model, Precision pre
       regions(mesh),
       sync(parameters, mesh, bucket_bytes),
       jamba(parameters, regions),
-      optimizer(parameters, settings) {
+      optimizer(parameters, settings),
+      guard(parameters, optimizer, mesh.world().rank()) {
   // Before a step: page-locking may wait for the device, which may be in a collective.
   if (ctx.accelerator) figures_on_host_.take(figures_.bytes());
   jamba.on_gradients = [this](int layer) { sync.gradients_ready(layer); };
 }
 
 void Engine::refresh() {
+  guard.forget();
   parameters.refresh_compute(ctx_);
   sync.refresh();
 }
@@ -83,12 +86,17 @@ int64_t Engine::arena_bytes() {
          (ring ? ring->in_use() : 0) + jamba.saved_arena().high_water();
 }
 
-void Engine::update(double lr, double norm) {
+void Engine::update(double lr, double norm, int64_t step) {
+  check_memory();
   {
     TraceScope traced("optimizer", "compute");
     optimizer.step(ctx_, lr, norm);
   }
+  guard.forget();
   sync.refresh();
+  if (verify_every == 0 || step % verify_every != 0) return;
+  guard.remember(ctx_, step);
+  check_copies(parameters, mesh_.world());
 }
 
 }  // namespace jambalaya

@@ -8,6 +8,7 @@
 #include "model/parameter_sync.h"
 #include "parallel/pinned_buffer.h"
 #include "train/config.h"
+#include "train/run/guard.h"
 #include "train/run/optimizer.h"
 
 namespace jambalaya {
@@ -34,8 +35,12 @@ class Engine {
   /// over all data ranks. Gradients are zeroed before; afterwards they are those of the mean loss of the
   /// whole batch. On a device all of it is enqueued and then waited for once, for the losses and the norm.
   StepLosses gradients(std::vector<HostBatch>& micro_batches, int64_t counted, int64_t micro_tokens);
-  /// One update with gradients of that norm (StepLosses::gradient_norm). Waits for nothing.
-  void update(double lr, double norm);
+  /// One update with gradients of that norm (StepLosses::gradient_norm), the run's `step`. Waits for nothing
+  /// but, with verify_every, for hashes: collective then, and Error(failed) when memory has changed by itself
+  /// or copies have drifted apart.
+  void update(double lr, double norm, int64_t step = 0);
+  /// That what the last update left is still there, if it was remembered. Error(failed) on the rank alone.
+  void check_memory() { guard.check(ctx_); }
   /// Memory of all that a step holds but ctx.scratch: tensors of the model and optimizer, and the most that
   /// activations took.
   int64_t arena_bytes();
@@ -56,6 +61,8 @@ class Engine {
   ParameterSync sync;
   Jamba jamba;
   Optimizer optimizer;
+  MemoryGuard guard;
+  int64_t verify_every = 0;  ///< steps between hashes of weights and moments (train.verify_every); 0: never
 };
 
 }  // namespace jambalaya

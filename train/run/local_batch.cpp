@@ -1,8 +1,18 @@
 #include "train/run/local_batch.h"
 
+#include <algorithm>
+
+#include "data/crc32c.h"
 #include "kernels/transfer.h"
 
 namespace jambalaya {
+
+int64_t crc_of_rows(const std::vector<int32_t>& ids, int64_t length) {
+  int64_t sum = 0;
+  for (size_t i = 0; i < ids.size(); i += size_t(length))
+    sum += crc32c(&ids[i], std::min(size_t(length), ids.size() - i) * sizeof(int32_t));
+  return sum;
+}
 
 LocalBatch::LocalBatch(Context& ctx, Mesh& mesh, HostBatch& batch)
     : scratch_(*ctx.scratch), count_(int64_t(batch.ids.size())) {

@@ -2,12 +2,16 @@
 // here and nowhere else.
 #pragma once
 #include <optional>
+#include <vector>
 
 #include "data/batch.h"
 #include "model/jamba.h"
 #include "parallel/mesh.h"
 
 namespace jambalaya {
+
+/// Sum of the CRC-32C of rows of `length` ids: it does not depend on who has which row, or in which order.
+int64_t crc_of_rows(const std::vector<int32_t>& ids, int64_t length);
 
 class LocalBatch {
  public:

@@ -30,8 +30,8 @@ class RunRecord {
   /// Back to a checkpoint after a bad step.
   void rewind(const TrainState& state, int64_t from_step, const std::string& why);
   void end(int64_t step, const std::string& why);
-  /// Length of metrics.jsonl.
-  int64_t metrics_bytes() const { return metrics_->bytes(); }
+  /// Length of metrics.jsonl, which is forced to the disk first.
+  int64_t synced_metrics_bytes() const { return metrics_->sync(); }
 
  private:
   void open(const TrainState& state);

@@ -88,6 +88,12 @@ void MetricsFile::write(const Json& object) {
   bytes_ += int64_t(line.size());
 }
 
+int64_t MetricsFile::sync() const {
+  if (fsync(file_.get()) != 0)
+    throw Error(Exit::io, cat(path_, ": cannot be forced to the disk: ", system_reason()));
+  return bytes_;
+}
+
 int64_t resident_bytes() {
   std::ifstream statm("/proc/self/statm");
   int64_t total = 0, resident = 0;

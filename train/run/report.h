@@ -41,7 +41,9 @@ class MetricsFile {
  public:
   MetricsFile(const std::string& path, int64_t keep_bytes);
   void write(const Json& object);
-  int64_t bytes() const { return bytes_; }
+  /// Forces what was written to the disk, so that a checkpoint never knows of more than a crash leaves; the
+  /// file's length.
+  int64_t sync() const;
 
  private:
   std::string path_;

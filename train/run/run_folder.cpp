@@ -4,7 +4,11 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <initializer_list>
+#include <string_view>
+#include <vector>
 
 #include "train/files.h"
 #include "train/run/log.h"
@@ -45,6 +49,19 @@ std::optional<CheckpointInfo> found_by_lead(Communicator& ranks,
   return open_checkpoint(path, false);  // rank 0 has verified it
 }
 
+/// What a killed job left of files that were being replaced; nobody but the holder of the lock writes them.
+void remove_temporaries(const std::string& folder, std::initializer_list<std::string_view> names) {
+  std::error_code error;
+  std::vector<std::filesystem::path> found;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
+    const std::string name = entry.path().filename().string();
+    const size_t mark = name.find(".tmp-");
+    const bool ours = std::find(names.begin(), names.end(), name.substr(0, mark)) != names.end();
+    if (mark != std::string::npos && ours && entry.is_regular_file(error)) found.push_back(entry.path());
+  }
+  for (const auto& path : found) std::filesystem::remove(path, error);
+}
+
 }  // namespace
 
 CheckpointInfo resolve_on_lead(Communicator& ranks, const std::string& path) {
@@ -63,6 +80,9 @@ RunFolder::RunFolder(Communicator& ranks, const std::string& path) : ranks_(rank
                   cat(path_,
                       ": another job is writing to this run folder; wait for it, or set run.folder to "
                       "another one"));
+    remove_temporaries(path_,
+                       {"config.yaml", "tokenizer.json", "samples.jsonl", "curves.svg", "report.html"});
+    remove_temporaries(checkpoints(), {"latest"});
     return std::string();
   });
 }
@@ -84,6 +104,8 @@ std::string RunFolder::path_to_resume(const std::string& resume, std::string& wa
     throw Error(Exit::checkpoint,
                 cat("no checkpoint of ", path_, " verifies:\n", warnings,
                     "\nput a good copy back, or set run.folder to another one to start anew"));
+  // A run that is at its end already would keep them: it saves no more.
+  if (newest) remove_leftovers(checkpoints());
   if (resume == "auto") return newest ? newest->path : "";
   const CheckpointInfo asked = resolve_checkpoint(resume, &warnings);
   // Going on from an older step would mix two histories in one folder.

@@ -8,10 +8,11 @@
 namespace jambalaya {
 
 namespace {
-volatile sig_atomic_t requested = 0;
+volatile sig_atomic_t requested = 0, interrupted = 0;
 
 void on_signal(int number) {
-  if (number == SIGINT && requested == SIGINT) _exit(130);
+  if (number == SIGINT && interrupted) _exit(130);  // also when another signal came between the two
+  if (number == SIGINT) interrupted = 1;
   requested = number;
 }
 }  // namespace

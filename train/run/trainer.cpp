@@ -4,7 +4,6 @@
 #include <chrono>
 #include <cmath>
 
-#include "data/crc32c.h"
 #include "data/dataset.h"
 #include "data/loader.h"
 #include "kernels/trace.h"
@@ -20,6 +19,7 @@
 #include "train/run/engine.h"
 #include "train/run/environment.h"
 #include "train/run/evaluation.h"
+#include "train/run/local_batch.h"
 #include "train/run/log.h"
 #include "train/run/persistence.h"
 #include "train/run/record.h"
@@ -53,14 +53,6 @@ Dataset open_dataset(Communicator& world, const std::string& folder) {
   Dataset dataset(folder);
   check_agreement(world, data_facts(dataset, folder));
   return dataset;
-}
-
-/// Of rows of `length` ids. Sums of it do not depend on who has which row, or in which order.
-int64_t crc_of_rows(const std::vector<int32_t>& ids, int64_t length) {
-  int64_t sum = 0;
-  for (size_t i = 0; i < ids.size(); i += size_t(length))
-    sum += crc32c(&ids[i], std::min(size_t(length), ids.size() - i) * sizeof(int32_t));
-  return sum;
 }
 
 constexpr int kMostSkips = 20;   // in a row; then the loss has left its window for good
@@ -97,6 +89,7 @@ struct Trainer::Impl {
                       " take at a time (data.micro_batch = ", c.data.micro_batch,
                       " each): set data.global_batch to a multiple of ", rows));
     jamba.recompute = c.train.recompute;
+    engine.verify_every = c.train.verify_every;
     if (dataset.held_out().documents() > 0)
       held_out.emplace(dataset.held_out(), c.data.sequence_length, c.data.micro_batch * data_ranks,
                        c.log.evaluate_tokens);
@@ -293,7 +286,7 @@ struct Trainer::Impl {
     }
     report.bad = detector.judge(report.loss, report.gradient_norm);
     if (report.bad.empty()) {
-      engine.update(report.lr, report.gradient_norm);
+      engine.update(report.lr, report.gradient_norm, report.step);
       skips = 0;
     } else if (handle_bad_step(report, totals.tokens)) {
       return false;
@@ -372,10 +365,10 @@ struct Trainer::Impl {
     state.rows_per_step = accumulation() * config.data.micro_batch * data_ranks;
     state.accumulation_steps = accumulation();
     state.layout = describe_fully(mesh.layout());
-    state.metrics_bytes = record ? record->metrics_bytes() : 0;
+    state.metrics_bytes = record ? record->synced_metrics_bytes() : 0;
     world.broadcast(make_tensor(&state.metrics_bytes, {1}), 0);
     saved.push_back(save_checkpoint(world, folder.checkpoints(), boxes_to_write(parameters, &optimizer),
-                                    state, config.model, false));
+                                    state, config.model, false, [&] { engine.check_memory(); }));
     if (runtime.lead())
       prune_checkpoints(folder.checkpoints(), config.checkpoint.keep_last, config.checkpoint.keep_every,
                         saved);
