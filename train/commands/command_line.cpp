@@ -1,13 +1,15 @@
-// With command_options.cpp the only file that sees CLI11: the tree of commands, its help, and errors with
-// exit code 2.
+// The tree of commands, its help, and errors with exit code 2. Only this file, command_options.cpp and
+// command_tree.cpp see CLI11.
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 
 #include "kernels/error.h"
 #include "train/commands/command_options.h"
+#include "train/commands/command_tree.h"
 #include "train/commands/commands.h"
 #include "train/commands/help_text.h"
+#include "train/commands/written_pages.h"
 #include "train/config/values.h"
 
 namespace jambalaya {
@@ -33,6 +35,7 @@ struct Parsed {
   InspectOptions inspect;
   DoctorOptions doctor;
   ConfigOptions config;
+  std::string completion_shell;
 };
 
 CLI::App* command(CLI::App& parent, const std::string& name) {
@@ -111,7 +114,8 @@ void add_run_commands(CLI::App& root, Parsed& p) {
     app->add_option("CONFIG", o.config, "YAML; see docs/configuration.md")->required();
     add_set(*app, o.set, "Override one value; may be repeated");
     app->add_option("--resume", o.resume,
-                    "auto (the newest whole checkpoint of the run), none, or the path of one");
+                    "auto (the newest whole checkpoint of the run), none, or the path of one")
+        ->type_name("auto, none or FOLDER");
     app->add_option("--trace", o.trace,
                     "Write what every thread of every rank did in steps 3 to 5 of this job (log.trace_from, "
                     "log.trace_steps) as Chrome trace JSON: look at it with ui.perfetto.dev or "
@@ -246,6 +250,13 @@ void add_looking_commands(CLI::App& root, Parsed& p) {
   }
 }
 
+void add_page_commands(CLI::App& root, Parsed& p) {
+  CLI::App* app = command(root, "completion");
+  add_choice(*app, "SHELL", p.completion_shell, {"bash", "zsh"}, "For which shell");
+  app->get_option("SHELL")->required();
+  command(root, "man");
+}
+
 std::vector<std::string> names_of(const CLI::App& app) {
   std::vector<std::string> names;
   for (const auto* sub : app.get_subcommands([](const CLI::App*) { return true; }))
@@ -313,6 +324,9 @@ std::string path_of(const CLI::App& app) {
 
 Command chosen(const CLI::App& root, const Parsed& p) {
   const std::string path = path_of(*deepest(root));
+  if (path == "man") return ShowText{man_page(describe(root))};
+  if (path == "completion" && p.completion_shell == "bash") return ShowText{bash_completion(describe(root))};
+  if (path == "completion") return ShowText{zsh_completion(describe(root))};
   if (path == "tokenizer train") return p.tokenizer_train;
   if (path == "tokenizer encode") return p.tokenizer_encode;
   if (path == "tokenizer decode") return p.tokenizer_decode;
@@ -361,6 +375,7 @@ CommandLine parse_command_line(const std::vector<std::string>& arguments) {
   add_run_commands(root, parsed);
   add_interchange_commands(root, parsed);
   add_looking_commands(root, parsed);
+  add_page_commands(root, parsed);
 
   if (arguments.empty()) return {parsed.global, ShowText{root.help("jambalaya")}};
   if (arguments.front() == "--version") return {parsed.global, ShowText{version_text()}};

@@ -100,6 +100,14 @@ Several layouts add in other orders: 1e-6 to 1e-4 in fp32 is rounding and grows 
      R"(  jambalaya config configs/readme.yaml --set model.notation=8/1:7
   jambalaya config --reference)",
      "`jambalaya train` with the same config and --set."},
+    {"completion", "Print a script that completes commands, options and config keys in a shell.",
+     R"(  source <(jambalaya completion bash)
+  jambalaya completion zsh > ~/.zfunc/_jambalaya)",
+     "an installed program has both scripts in their places (docs/install.md)."},
+    {"man", "Print the manual page: every command, option and config key.",
+     R"(  jambalaya man | man -l -
+  jambalaya man > jambalaya.1)",
+     "`man jambalaya` where the program is installed."},
 };
 
 }  // namespace
