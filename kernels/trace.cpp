@@ -133,6 +133,13 @@ const char* numbered(const char* what, int64_t number) { return on() ? intern(ca
 
 int64_t started_ns() { return started; }
 
+std::vector<Event> events_of_this_thread(int64_t* dropped) {
+  ThreadEvents& list = mine();
+  std::lock_guard lock(list.mutex);
+  if (dropped) *dropped = list.dropped;
+  return list.events;
+}
+
 std::string take_events(int rank, const std::string& process, int64_t origin_ns) {
   const int64_t shift_ns = unix_ns() - now_ns() - origin_ns;
   std::string text = naming("process_name", rank, 0, process);

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace jambalaya {
 
@@ -44,6 +45,9 @@ const char* numbered(const char* what, int64_t number);
 /// `rank` becomes the process id, `process` its name. Times are microseconds since `origin_ns` (Unix time),
 /// so that events of several processes lie side by side as well as their hosts' clocks agree.
 std::string take_events(int rank, const std::string& process, int64_t origin_ns);
+/// The calling thread's events so far, in the order of their ends; they stay where they are. `dropped`: how
+/// many more there were.
+std::vector<Event> events_of_this_thread(int64_t* dropped = nullptr);
 /// Unix time of start(), in nanoseconds.
 int64_t started_ns();
 

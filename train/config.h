@@ -69,6 +69,7 @@ struct LogSection {
   std::string trace;                        ///< file for a trace of some steps; "": none
   int64_t trace_from = 3;                   ///< first traced step, counted from 1 at the start of the job
   int64_t trace_steps = 3;                  ///< how many are traced
+  bool profile = false;                     ///< time by kind of work over the traced steps
   bool tensorboard = true;                  ///< event files in the run's folder tb
   std::vector<std::string> sample_prompts;  ///< continued at every evaluation
   int64_t sample_tokens = 40;               ///< added to each prompt at most

@@ -233,6 +233,27 @@ TEST_F(Trace, ring_steps_and_expert_exchanges_lie_within_their_layers) {
   }
 }
 
+TEST_F(Trace, a_profile_of_two_ranks_shows_mean_and_slowest_and_every_op_within_its_layer) {
+  const std::string log = train("--profile --set parallel.expert=2 --set parallel.sharding=optimizer");
+  EXPECT_NE(log.find("profile of 3 steps"), std::string::npos) << log;
+  EXPECT_NE(log.find("mean of 2 ranks"), std::string::npos) << log;
+  EXPECT_NE(log.find("\nexchange between ranks "), std::string::npos) << log;
+  EXPECT_NE(log.find("peaks a rank, all at once"), std::string::npos) << log;
+  for (const auto& [rank, threads] : read_trace(folder_.path("run/profile.json"))) {
+    const std::vector<Scope>& main = threads.at("main");
+    expect_nested(main);
+    size_t within = 0;
+    const std::vector<Scope> ops = called(main, "scan forward");
+    for (const Scope& op : ops) {
+      EXPECT_EQ(op.category, "convolution and scan");
+      for (const Scope& layer : called(main, "mamba forward"))
+        within += op.begin + kRounding >= layer.begin && op.end <= layer.end + kRounding;
+    }
+    EXPECT_GT(ops.size(), 0u);
+    EXPECT_EQ(within, ops.size());
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Modes, TraceOfSharding, testing::Values("none", "optimizer", "full"));
 
 }  // namespace

@@ -121,6 +121,10 @@ void add_run_commands(CLI::App& root, Parsed& p) {
                     "log.trace_steps) as Chrome trace JSON: look at it with ui.perfetto.dev or "
                     "scripts/trace_summary")
         ->type_name("FILE");
+    app->add_flag(
+        "--profile", o.profile,
+        "Print where the time of those steps went, by kind of work, with FLOP/s and the share of this "
+        "machine's peak; traces every op into the run's profile.json, or the file of --trace");
     add_device(*app, o.device, "Where the model is computed; overrides run.device");
   }
   {

@@ -59,6 +59,7 @@ struct TrainOptions {
   std::vector<std::string> set;  ///< "section.key=value", in order
   std::string resume = "none";   ///< auto, none or the path of a checkpoint
   std::string trace;             ///< file; wins over log.trace
+  bool profile = false;          ///< sets log.profile
   std::string device;            ///< wins over run.device
 };
 

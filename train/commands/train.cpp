@@ -20,6 +20,7 @@ int run_train(const TrainOptions& o) {
         Exit::usage,
         "data.folder is not set: encode text with 'jambalaya data encode' and name its --output folder");
   if (!o.trace.empty()) config.log.trace = o.trace;
+  if (o.profile) config.log.profile = true;
   if (log_settings().level == LogLevel::info)
     log_settings().level = log_level_of(config.log.level);  // -q and -v win
   watch_signals();

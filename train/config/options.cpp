@@ -228,6 +228,13 @@ void add_output_options(std::vector<Option>& t) {
       "log.trace_steps", [](auto& c) -> auto& { return c.log.trace_steps; }, 1, kMany,
       "Steps that are traced; the file is written after the last of them."));
   t.push_back(boolean(
+      "log.profile", [](auto& c) -> auto& { return c.log.profile; },
+      "Print the time of the traced steps by kind of work, FLOP/s and share of this machine's peak; every op "
+      "is "
+      "in the trace (the run's profile.json unless log.trace names a file) and, on a GPU, waited for. The "
+      "same "
+      "as `jambalaya train --profile`."));
+  t.push_back(boolean(
       "log.tensorboard", [](auto& c) -> auto& { return c.log.tensorboard; },
       "Write events for TensorBoard into the run's folder tb."));
   t.push_back(texts(

@@ -73,7 +73,7 @@ struct Trainer::Impl {
         engine(mesh, ctx, c.model, c.train.precision, c.optimizer, c.train.bucket_mb << 20),
         loader(dataset.train(), loader_options(c, r.mesh())),
         detector(c.train.spike_factor),
-        tracer(world, c.log) {
+        tracer(r, config) {
     if (dataset.manifest().vocab_size > c.model.vocab_size)
       throw Error(Exit::usage,
                   cat("data.folder = ", c.data.folder, " was encoded with ", dataset.manifest().vocab_size,
