@@ -20,7 +20,7 @@ class RecordingOps final : public ForwardingOps<RecordingOps> {
                std::initializer_list<Tensor> tensors) {
     record_ += name;
     for (const Tensor& t : tensors)
-      if (t) record_ += " " + t.describe();
+      if (t) record_.append(" ").append(t.describe());
     record_ += "\n";
     (ops_.*run)(c, op);
   }
