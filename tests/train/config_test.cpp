@@ -143,7 +143,7 @@ TEST_F(ConfigFiles, unknown_keys_are_named_with_place_and_suggestion) {
     expect_contains(error("", {cat("run.device=", device)}), "(did you mean cuda?)");
   expect_contains(error("log: {frobnicate: 1}\n"),
                   "the keys of log are every, evaluate_every, evaluate_tokens, level, trace, trace_from, "
-                  "trace_steps, tensorboard, sample_prompts, sample_tokens or sample_temperature");
+                  "trace_steps, profile, tensorboard, sample_prompts, sample_tokens or sample_temperature");
   EXPECT_EQ(error("", {"optimizer.lrr=1"}),
             "--set optimizer.lrr=1: unknown key 'optimizer.lrr' (did you mean 'lr'?)");
   expect_contains(error("", {"optimiser.lr=1"}), "unknown section 'optimiser' (did you mean 'optimizer'?)");
