@@ -14,7 +14,6 @@ using attention::Segments;
 
 namespace {
 
-
 BackwardArgs arguments(const AttentionBackward& op, const Heads& heads, const Tensor& delta) {
   return {.q = op.q.data,
           .k = op.k.data,

@@ -14,7 +14,8 @@ TEST(ThreadPool, every_chunk_runs_exactly_once) {
       const int64_t chunks = round % 17;
       std::vector<std::atomic<int>> runs(17);
       pool.run(chunks, [&](int64_t i) { runs[size_t(i)]++; });
-      for (int64_t i = 0; i < 17; i++) ASSERT_EQ(runs[size_t(i)], i < chunks) << threads << " threads, round " << round;
+      for (int64_t i = 0; i < 17; i++)
+        ASSERT_EQ(runs[size_t(i)], i < chunks) << threads << " threads, round " << round;
     }
   }
 }

@@ -17,9 +17,9 @@ class Profiler {
   Profiler& operator=(const Profiler&) = delete;
   /// Measures the peaks, then lets every op of the runtime's context record itself. Before trace::start().
   void begin();
-  /// Measures the peaks again. Prints the table of what this thread has recorded since trace::start(), and writes it to profile.txt in
-  /// the run's folder. After trace::stop(), before the events are taken; collective over the world. Throws
-  /// Error(io) on rank 0 when the file cannot be written.
+  /// Measures the peaks again. Prints the table of what this thread has recorded since trace::start(), and
+  /// writes it to profile.txt in the run's folder. After trace::stop(), before the events are taken;
+  /// collective over the world. Throws Error(io) on rank 0 when the file cannot be written.
   void end();
 
  private:
