@@ -46,7 +46,7 @@ manual_page_has_no_fault() {
 # example OPTION...: configures and builds the example project.
 example() {
   rm -rf scan
-  "$cmake" -S "$tree/docs/examples/scan" -B scan -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_CXX_FLAGS="-Wall -Wextra -Werror" "$@" >log 2>&1 &&
+  "$cmake" -G Ninja -S "$tree/docs/examples/scan" -B scan -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_CXX_FLAGS="-Wall -Wextra -Werror" "$@" >log 2>&1 &&
     "$cmake" --build scan >>log 2>&1
 }
 
@@ -68,7 +68,7 @@ headers_stand_alone() {
 other_versions_are_not_taken() {
   mkdir wrong
   sed 's/jambalaya 0\.1 REQUIRED/jambalaya 9.9 REQUIRED/' "$tree/docs/examples/scan/CMakeLists.txt" >wrong/CMakeLists.txt
-  ! "$cmake" -S wrong -B wrong/build -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_PREFIX_PATH="$prefix" >log 2>&1 || fail "version 9.9 was found"
+  ! "$cmake" -G Ninja -S wrong -B wrong/build -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_PREFIX_PATH="$prefix" >log 2>&1 || fail "version 9.9 was found"
   grep -q "version: 0" log || { cat log; fail "the refusal does not name the version that is there"; }
 }
 
